@@ -48,9 +48,9 @@ pub enum Cause {
     /// The issuer has no such key.
     #[error("the issuer has no key of the token's name")]
     UnknownKey,
-    /// The token has no `kid`, and the issuer has several keys.
-    #[error("the token does not name its key, and the issuer has several")]
-    UnnamedKey,
+    /// More keys of the issuer fit than are tried.
+    #[error("the token does not say which key signed it, and too many keys of the issuer fit")]
+    TooManyKeys,
     /// The issuer's keys were never fetched.
     #[error("the issuer's keys are not there: {0}")]
     NoKeys(String),

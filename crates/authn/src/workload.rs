@@ -109,7 +109,7 @@ impl WorkloadTokens {
 
     /// Our own keys, if `kid` is one of them. Our own tokens always have a `kid`.
     pub fn own_keys(&self, kid: Option<&str>) -> Option<&Arc<KeySet>> {
-        self.own.as_ref().filter(|own| kid.is_some() && own.find(kid).is_ok())
+        self.own.as_ref().filter(|own| kid.is_some_and(|kid| own.has(kid)))
     }
 
     /// The subject of a JWT-SVID (SPIFFE JWT-SVID, section 3.1).

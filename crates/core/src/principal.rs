@@ -360,11 +360,38 @@ impl Identity {
         self.id.provider().or(self.federation.as_deref())
     }
 
+    /// The memory that the identity takes, in bytes, for caches that are bounded by memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        // a text of a set or a map has its own allocation and a share of a node
+        const TEXT: usize = 48;
+        let texts = |texts: &mut dyn Iterator<Item = usize>| texts.map(|length| TEXT + length).sum::<usize>();
+        let scopes = self.scopes.iter().flatten().map(|scope| scope.as_str().len());
+        let attributes = self.attributes.iter().map(|(name, value)| name.len() + json_size(value));
+        size_of::<Self>()
+            + self.id.to_string().len()
+            + texts(&mut self.groups.iter().map(String::len))
+            + texts(&mut scopes.into_iter())
+            + texts(&mut attributes.into_iter())
+            + texts(&mut self.unknown.attributes.keys().map(String::len))
+    }
+
     /// Whether this is a workload of the cluster's own trust domain.
     #[must_use]
     pub fn is_own_workload(&self) -> bool {
         self.id.is_workload() && self.federation.is_none()
     }
+}
+
+/// The memory of a JSON value, in bytes.
+fn json_size(value: &Value) -> usize {
+    let inner = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(json_size).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| 48 + name.len() + json_size(value)).sum(),
+    };
+    size_of::<Value>() + inner
 }
 
 /// An authenticated caller. Decisions take this type and never a credential.

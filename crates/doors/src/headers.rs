@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, Uri, header};
 use durward_authn::Authenticator;
 use durward_core::evidence::Evidence;
 use durward_runtime::peers::{Peer, TrustedPeers};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// The headers contradict each other or can't be read.
@@ -20,14 +21,24 @@ pub struct HeaderEvidence<'h> {
     pub headers: &'h HeaderMap,
     /// Its providers say which headers carry API keys.
     pub authenticator: &'h Authenticator,
+    /// Whether the values are texts, in which Envoy has replaced what is not UTF-8.
+    pub as_text: bool,
 }
+
+/// What Envoy puts in place of bytes that are not UTF-8, in values that it sends as texts.
+pub(crate) const ENVOY_REPLACEMENT: u8 = b'!';
+
+/// Stands for a value of which only Envoy's text is known. No condition can read it, since it isn't printable ASCII.
+const UNKNOWN_VALUE: &[u8] = "\u{fffd}".as_bytes();
 
 impl Evidence for HeaderEvidence<'_> {
     fn headers(&self, each: &mut dyn FnMut(&str, Option<&[u8]>)) -> bool {
         for (name, value) in self.headers {
             // a policy that reads such a header is rejected, but a policy can be stored before its provider
             let is_secret = self.authenticator.is_api_key_header(name.as_str());
-            each(name.as_str(), if is_secret { None } else { Some(value.as_bytes()) });
+            let altered = self.as_text && value.as_bytes().contains(&ENVOY_REPLACEMENT);
+            let value = if altered { UNKNOWN_VALUE } else { value.as_bytes() };
+            each(name.as_str(), if is_secret { None } else { Some(value) });
         }
         true
     }
@@ -68,10 +79,9 @@ pub fn request_host<'h>(uri: &'h Uri, headers: &'h HeaderMap) -> Result<Option<&
 
 /// Whether the application could read another method, or another caller, than the decision is about.
 pub fn is_misleading(method: &str, headers: &HeaderMap) -> bool {
-    let [a, b, c] = METHOD_OVERRIDES.map(|name| single_value(headers, name));
-    let (Ok(a), Ok(b), Ok(c)) = (a, b, c) else { return true };
-    agreed_value([Some(method), a, b, c]).is_none()
-        || headers.keys().any(is_reserved_with_underscores)
+    let is_other = |value: Result<Option<&str>, AmbiguousRequest>| value != Ok(None) && value != Ok(Some(method));
+    METHOD_OVERRIDES.iter().any(|name| is_other(single_value(headers, name)))
+        || headers.keys().any(is_reserved_in_another_spelling)
         || drops_relevant_headers(headers)
 }
 
@@ -85,16 +95,19 @@ pub fn overrides_path(path_and_query: &str, headers: &HeaderMap, names: &[&str])
     })
 }
 
-/// Whether a header is an identity header, or overrides method or path, once underscores are read as hyphens.
-///
-/// Gateway interfaces such as CGI and WSGI don't distinguish the two characters.
-pub(crate) fn is_reserved_with_underscores(name: &HeaderName) -> bool {
+/// A name as gateway interfaces fold it: each character other than a letter or digit is a hyphen. CGI, WSGI and PHP
+/// don't distinguish these characters.
+#[must_use]
+pub fn folded_name(name: &HeaderName) -> Cow<'_, str> {
     let name = name.as_str();
-    name.contains('_') && {
-        let hyphenated = name.replace('_', "-");
-        let reserved = [&IDENTITY_HEADERS[..], &METHOD_OVERRIDES, &PATH_OVERRIDES];
-        reserved.iter().any(|names| names.contains(&hyphenated.as_str()))
-    }
+    let folds = |c: char| !c.is_ascii_alphanumeric() && c != '-';
+    if name.contains(folds) { name.replace(folds, "-").into() } else { name.into() }
+}
+
+/// Whether a header is an identity header, or overrides method or path, to those who fold its name.
+fn is_reserved_in_another_spelling(name: &HeaderName) -> bool {
+    let Cow::Owned(folded) = folded_name(name) else { return false };
+    [&IDENTITY_HEADERS[..], &METHOD_OVERRIDES, &PATH_OVERRIDES].iter().any(|names| names.contains(&folded.as_str()))
 }
 
 /// Whether the client asks proxies to drop a header that matters to the decision or to the application.
@@ -112,6 +125,15 @@ fn drops_relevant_headers(headers: &HeaderMap) -> bool {
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let values = headers.get_all(header::CONNECTION).iter();
     values.flat_map(|value| value.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii))
+}
+
+/// Whether a proxy has added a header about the request that it forwards.
+pub(crate) fn is_forwarded(headers: &HeaderMap) -> bool {
+    let is_added = |name: &str| {
+        let prefixes = ["x-forwarded-", "x-original-", "x-envoy-"];
+        prefixes.iter().any(|prefix| name.starts_with(prefix)) || ["forwarded", "via", "x-real-ip"].contains(&name)
+    };
+    headers.keys().any(|name| is_added(name.as_str()))
 }
 
 /// Address of the caller: the peer's, or the last one that a trusted proxy forwards.

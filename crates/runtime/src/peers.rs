@@ -83,12 +83,16 @@ impl TrustedPeers {
     }
 
     /// The certificate of the caller: that of the peer, unless the peer speaks for others.
+    ///
+    /// A peer that is named by its SPIFFE ID always speaks for others. In a trusted network there can be proxies and
+    /// callers: there, a peer speaks for another one if the request is `forwarded`.
     #[must_use]
-    pub fn caller_certificate<'p>(&self, peer: &'p Peer) -> Option<&'p [CertificateDer<'static>]> {
+    pub fn caller_certificate<'p>(&self, peer: &'p Peer, forwarded: bool) -> Option<&'p [CertificateDer<'static>]> {
         let named = |names: &[PeerName]| {
             names.iter().any(|name| matches!(name, PeerName::Workload(id) if peer.id.as_ref() == Some(id)))
         };
-        if named(&self.proxies) || named(&self.client_certificates) || named(&self.enforcement_points) {
+        let is_named = named(&self.proxies) || named(&self.client_certificates) || named(&self.enforcement_points);
+        if is_named || forwarded && (self.is_proxy(peer) || self.forwards_certificates(peer)) {
             return None;
         }
         peer.certificate.as_deref()
@@ -108,6 +112,29 @@ fn contains(names: &[PeerName], peer: &Peer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The certificate of a trusted proxy is not the caller's, however the proxy is named.
+    #[test]
+    fn a_proxy_does_not_lend_its_certificate() {
+        let id: PrincipalId = "spiffe://cluster.local/ns/edge/sa/envoy".parse().expect("a SPIFFE ID");
+        let certificate = vec![CertificateDer::from(vec![1])].into();
+        let address = "10.0.0.7:4711".parse().expect("an address");
+        let peer = Peer { address, secure: true, certificate: Some(certificate), id: Some(id.clone()) };
+        let network = || vec!["10.0.0.0/8".parse().expect("a network")];
+        let named = || vec![PeerName::Workload(id.clone())];
+        for (trust, own, forwarded) in [
+            (TrustedPeers::default(), true, true),
+            (TrustedPeers { proxies: network(), ..TrustedPeers::default() }, true, false),
+            (TrustedPeers { client_certificates: network(), ..TrustedPeers::default() }, true, false),
+            (TrustedPeers { enforcement_points: network(), ..TrustedPeers::default() }, true, true),
+            (TrustedPeers { proxies: named(), ..TrustedPeers::default() }, false, false),
+            (TrustedPeers { client_certificates: named(), ..TrustedPeers::default() }, false, false),
+            (TrustedPeers { enforcement_points: named(), ..TrustedPeers::default() }, false, false),
+        ] {
+            assert_eq!(trust.caller_certificate(&peer, false).is_some(), own, "{trust:?}");
+            assert_eq!(trust.caller_certificate(&peer, true).is_some(), forwarded, "{trust:?}");
+        }
+    }
 
     #[test]
     fn peers_are_named_by_network_or_spiffe_id() {

@@ -7,6 +7,7 @@ pub use forwarded::FORWARDED_CLIENT_CERT;
 use crate::caller::VerifiedCaller;
 use crate::cause::Cause;
 use crate::credentials::Credentials;
+use crate::keys::{CallerCache, caller_cache};
 use crate::liveness::Binding;
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
@@ -14,16 +15,12 @@ use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::risk::Assurance;
 use durward_pki::svid::{BACKDATE, SvidError, X509Svid, parse, verify_client};
 use forwarded::forwarded_chain;
-use quick_cache::sync::Cache;
 use rustls::RootCertStore;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
-
-/// Maximum number of cached chains, at about 1 kB each.
-const MAX_CACHED_CHAINS: usize = 10_000;
 
 /// Verifies certificates by the roots of one trust domain.
 #[derive(Clone)]
@@ -35,7 +32,7 @@ pub(crate) struct CertificateVerifier {
     /// Verifier for handshakes; `None` if no root is usable.
     pub handshake: Option<Arc<dyn ClientCertVerifier>>,
     /// Verified chains. The cache is dropped together with the roots, so open connections are verified by the new ones.
-    verified: Arc<Cache<Digest, VerifiedCaller>>,
+    verified: Arc<CallerCache<Digest>>,
 }
 
 impl CertificateVerifier {
@@ -51,7 +48,7 @@ impl CertificateVerifier {
 
     fn new(federation: Option<Arc<str>>, trust_domain: &str, roots: Vec<CertificateDer<'static>>) -> Self {
         let handshake = handshake_verifier(&roots);
-        let verified = Arc::new(Cache::new(MAX_CACHED_CHAINS));
+        let verified = Arc::new(caller_cache());
         Self { trust_domain: trust_domain.to_owned(), federation, roots, handshake, verified }
     }
 

@@ -212,11 +212,11 @@ impl FederatedTrustDomain {
                 changed
             }
             Err(error) => {
-                tracing::warn!(
-                    provider = &*self.provider,
-                    %error,
-                    "fetching the trust bundle failed; keeping the previous bundle"
-                );
+                let next = match self.fresh_bundle(Utc::now()) {
+                    Ok(_) => "keeping the previous bundle",
+                    Err(_) => "refusing its workloads until a fetch succeeds",
+                };
+                tracing::warn!(provider = &*self.provider, %error, "fetching the trust bundle failed; {next}");
                 let pause = MIN_REFRESH.saturating_mul(1 << attempt.failures.min(16)).min(REFRESH_INTERVAL);
                 let failures = attempt.failures + 1;
                 *attempt = BundleFetchAttempt { next: Some(Instant::now() + pause), failures };

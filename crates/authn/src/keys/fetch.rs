@@ -45,8 +45,13 @@ pub enum FetchError {
     #[error("its discovery document is not readable: {0}")]
     Discovery(#[source] serde_json::Error),
     /// The discovery document names another issuer.
-    #[error("its discovery document is of another issuer")]
-    OtherIssuer,
+    #[error("its discovery document is of issuer `{found}`, expected `{expected}`")]
+    OtherIssuer {
+        /// The issuer in the resource.
+        expected: String,
+        /// The issuer in the document.
+        found: String,
+    },
     /// The discovery document names an unsuitable URL of keys.
     #[error(transparent)]
     KeyUrl(#[from] KeyUrlError),
@@ -90,7 +95,7 @@ async fn discover_jwks_uri(issuer: &str, url: &Url) -> Result<String, FetchError
     let document = fetch_document(web_client()?, &address).await?;
     let document: OpenIdConfiguration = serde_json::from_slice(&document).map_err(FetchError::Discovery)?;
     if document.issuer != issuer {
-        return Err(FetchError::OtherIssuer);
+        return Err(FetchError::OtherIssuer { expected: issuer.to_owned(), found: document.issuer });
     }
     Ok(document.jwks_uri)
 }

@@ -8,17 +8,19 @@ use crate::keys::key_set::{KeySet, KeySetError};
 use crate::keys::source::KeySource;
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 /// Interval of scheduled refreshes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// Minimum time between two fetches because of an unknown key. It limits the load that forged tokens put on the issuer.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
-/// How long a request waits for keys.
+/// How long a request waits for keys. The fetch goes on without it.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Time-out of an attempt: a discovery document, and the keys.
+const ATTEMPT_TIMEOUT: Duration = FETCH_TIMEOUT.saturating_mul(2);
 /// For how long keys are accepted if the issuer can't be reached: long enough for an outage overnight.
 const MAX_AGE: TimeDelta = TimeDelta::hours(24);
 
@@ -46,10 +48,31 @@ impl FetchedKeys {
 }
 
 /// The last attempt to fetch keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct KeyFetchAttempt {
-    last: Option<Instant>,
-    error: String,
+    started: Option<Instant>,
+    outcome: watch::Receiver<FetchOutcome>,
+}
+
+/// The outcome of an attempt: `None` while it lasts.
+type FetchOutcome = Option<Result<(), Arc<str>>>;
+
+impl KeyFetchAttempt {
+    /// Whether it started a shorter time ago than `pause`.
+    fn is_recent(&self, pause: Duration) -> bool {
+        self.started.is_some_and(|started| started.elapsed() < pause)
+    }
+
+    /// Whether it still lasts.
+    fn lasts(&self) -> bool {
+        self.outcome.borrow().is_none() && self.outcome.has_changed().is_ok()
+    }
+}
+
+impl Default for KeyFetchAttempt {
+    fn default() -> Self {
+        Self { started: None, outcome: watch::channel(None).1 }
+    }
 }
 
 impl IssuerKeys {
@@ -76,18 +99,22 @@ impl IssuerKeys {
     ///
     /// # Errors
     /// When no keys were ever fetched, or the last ones are too old.
-    pub async fn get(&self, kid: Option<&str>, now: DateTime<Utc>) -> Result<Arc<KeySet>, Cause> {
+    pub async fn get(self: &Arc<Self>, kid: Option<&str>, now: DateTime<Utc>) -> Result<Arc<KeySet>, Cause> {
         if let Some(fetched) = self.current.load_full() {
-            let is_unknown = matches!(fetched.keys.find(kid), Err(Cause::UnknownKey));
+            let is_unknown = kid.is_some_and(|kid| !fetched.keys.has(kid));
             if fetched.is_fresh(now) && (!is_unknown || fetched.at.is_none()) {
                 return Ok(Arc::clone(&fetched.keys));
             }
         }
-        let error = timeout(MAX_WAIT, self.fetch(now)).await.unwrap_or_else(|_| Some(FetchError::Timeout.to_string()));
+        let mut outcome = self.start_fetch(UNKNOWN_KEY_PAUSE, now);
+        let error = match timeout(MAX_WAIT, outcome.wait_for(Option::is_some)).await {
+            Ok(Ok(outcome)) => outcome.clone().and_then(Result::err),
+            Ok(Err(_)) | Err(_) => Some(FetchError::Timeout.to_string().into()),
+        };
         match self.current.load_full() {
             Some(fetched) if fetched.is_fresh(now) => Ok(Arc::clone(&fetched.keys)),
             Some(_) => Err(Cause::StaleKeys),
-            None => Err(Cause::NoKeys(error.unwrap_or_default())),
+            None => Err(Cause::NoKeys(error.unwrap_or_default().to_string())),
         }
     }
 
@@ -98,25 +125,30 @@ impl IssuerKeys {
         fetched.keys.cached(token, now)
     }
 
-    /// Fetches the keys once for all waiting requests, unless the last attempt was too recent; returns the error.
-    async fn fetch(&self, now: DateTime<Utc>) -> Option<String> {
-        let mut attempt = self.attempt.lock().await;
-        if attempt.last.is_some_and(|last| last.elapsed() < UNKNOWN_KEY_PAUSE) {
-            return Some(attempt.error.clone());
+    /// Fetches the keys in the background, once for all waiting requests, so that no request that ends takes the fetch
+    /// with it. Returns the last attempt instead if it lasts, or is more recent than `pause`.
+    fn start_fetch(self: &Arc<Self>, pause: Duration, now: DateTime<Utc>) -> watch::Receiver<FetchOutcome> {
+        let mut attempt = self.attempt.lock().unwrap_or_else(PoisonError::into_inner);
+        if attempt.is_recent(pause) || attempt.lasts() {
+            return attempt.outcome.clone();
         }
-        attempt.last = Some(Instant::now());
-        let fetched = timeout(FETCH_TIMEOUT, fetch_issuer_jwks(&self.issuer, &self.source)).await;
+        let (sender, outcome) = watch::channel(None);
+        *attempt = KeyFetchAttempt { started: Some(Instant::now()), outcome: outcome.clone() };
+        let keys = Arc::clone(self);
+        tokio::spawn(async move { sender.send_replace(Some(keys.fetch(now).await)) });
+        outcome
+    }
+
+    async fn fetch(&self, now: DateTime<Utc>) -> Result<(), Arc<str>> {
+        let fetched = timeout(ATTEMPT_TIMEOUT, fetch_issuer_jwks(&self.issuer, &self.source)).await;
         let fetched = fetched.unwrap_or(Err(FetchError::Timeout));
-        attempt.error = match fetched.and_then(|json| Ok(self.store(&json, now)?)) {
-            Ok(()) => return None,
-            Err(error) => error.to_string(),
+        let Err(error) = fetched.and_then(|json| Ok(self.store(&json, now)?)) else { return Ok(()) };
+        let next = match self.current.load_full() {
+            Some(fetched) if fetched.is_fresh(now) => "keeping the previous keys",
+            _ => "refusing its tokens until a fetch succeeds",
         };
-        tracing::warn!(
-            issuer = self.issuer,
-            error = attempt.error,
-            "fetching the issuer's keys failed; keeping the previous keys"
-        );
-        Some(attempt.error.clone())
+        tracing::warn!(issuer = self.issuer, %error, "fetching the issuer's keys failed; {next}");
+        Err(error.to_string().into())
     }
 
     /// Stores fetched keys. Unchanged keys keep their cache of verified tokens.
@@ -130,14 +162,13 @@ impl IssuerKeys {
     }
 
     /// Fetches the keys if a refresh is due.
-    pub async fn refresh(&self) {
+    pub async fn refresh(self: &Arc<Self>) {
         if matches!(self.source, KeySource::Inline(_)) {
             return;
         }
-        let is_due = self.attempt.lock().await.last.is_none_or(|last| last.elapsed() >= REFRESH_INTERVAL);
-        if is_due {
-            self.fetch(Utc::now()).await;
-        }
+        let mut outcome = self.start_fetch(REFRESH_INTERVAL, Utc::now());
+        // an error means that the fetch ended without an outcome; the next refresh is due as usual
+        let _ = outcome.wait_for(Option::is_some).await;
     }
 }
 
@@ -153,7 +184,7 @@ mod tests {
     async fn keys_of_an_unreachable_issuer_are_accepted_for_a_day() {
         // no server listens on this port
         let source = KeySource::Url(Url::parse("http://127.0.0.1:1/jwks").expect("a URL"));
-        let keys = IssuerKeys::new("https://id.example", source).expect("keys");
+        let keys = Arc::new(IssuerKeys::new("https://id.example", source).expect("keys"));
         let fetched_at = Utc::now();
         assert!(matches!(keys.get(Some("one"), fetched_at).await, Err(Cause::NoKeys(_))));
         keys.store(JWKS, fetched_at).expect("a JWKS");

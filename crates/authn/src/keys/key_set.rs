@@ -3,40 +3,26 @@
 use crate::bearer::TokenCacheKey;
 use crate::caller::VerifiedCaller;
 use crate::cause::Cause;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use crate::keys::token_cache::{CallerCache, caller_cache};
+use crate::keys::verification_key::VerificationKey;
 use chrono::{DateTime, Utc};
 use durward_core::digest::Digest;
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
-use quick_cache::sync::Cache;
+use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde_json::Value;
 use thiserror::Error;
 
 /// Maximum number of keys of one issuer; common issuers have two to five.
 const MAX_KEYS: usize = 100;
-/// Minimum size of an RSA modulus, in bytes: 2048 bits (RFC 7518, section 3.3).
-const MIN_MODULUS: usize = 256;
-/// Maximum number of cached tokens, at about 1 kB each.
-const MAX_CACHED_TOKENS: usize = 10_000;
-
-/// A public key that verifies tokens.
-#[derive(Debug)]
-pub struct VerificationKey {
-    kid: Option<String>,
-    /// The key.
-    pub key: DecodingKey,
-    /// The algorithms for which the key may be used.
-    pub algorithms: Vec<Algorithm>,
-}
+/// Maximum number of keys that are tried for one token. It limits the work that a forged token causes.
+const MAX_TRIES: usize = 10;
 
 /// The keys of an issuer at one time, and the tokens that they verified.
 pub struct KeySet {
     keys: Vec<VerificationKey>,
     digest: Digest,
     /// Verified tokens. The cache is dropped together with the keys.
-    pub(crate) verified: Cache<TokenCacheKey<Box<str>>, VerifiedCaller>,
+    pub(crate) verified: CallerCache<TokenCacheKey<Box<str>>>,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -67,7 +53,7 @@ struct JwksDocument {
 }
 
 impl KeySet {
-    /// Reads a JWKS. Keys of unsupported types and keys for encryption are skipped.
+    /// Reads a JWKS. Keys of unsupported types and keys for other purposes are skipped.
     ///
     /// # Errors
     /// When the document is not a JWKS, has too many keys, or has no usable key.
@@ -77,24 +63,38 @@ impl KeySet {
             return Err(KeySetError::TooManyKeys(document.keys.len()));
         }
         let jwks = document.keys.into_iter().filter_map(|jwk| serde_json::from_value(jwk).ok());
-        let keys: Vec<VerificationKey> = jwks.filter_map(|jwk| verification_key(&jwk)).collect();
+        let keys: Vec<VerificationKey> = jwks.filter_map(|jwk| VerificationKey::of(&jwk)).collect();
         if keys.is_empty() {
             return Err(KeySetError::NoUsableKey);
         }
-        Ok(Self { keys, digest: Digest::of([json]), verified: Cache::new(MAX_CACHED_TOKENS) })
+        Ok(Self { keys, digest: Digest::of([json]), verified: caller_cache() })
     }
 
-    /// The key with the `kid` of a token. A token without `kid` is accepted if there is only one key.
+    /// Whether a key has this name.
+    #[must_use]
+    pub fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
+    }
+
+    /// Verifies a signature by the keys that fit: all with the token's `kid`, or all if it has none, as far as their
+    /// type, use and algorithm allow.
     ///
     /// # Errors
-    /// When there is no such key, or several keys and no `kid`.
-    pub fn find(&self, kid: Option<&str>) -> Result<&VerificationKey, Cause> {
-        match kid {
-            Some(kid) => self.keys.iter().find(|key| key.kid.as_deref() == Some(kid)).ok_or(Cause::UnknownKey),
-            None => match self.keys.as_slice() {
-                [only] => Ok(only),
-                _ => Err(Cause::UnnamedKey),
-            },
+    /// When no key fits, too many do, or the signature is of none of them.
+    pub fn verify(&self, kid: Option<&str>, algorithm: Algorithm, message: &str, signature: &str) -> Result<(), Cause> {
+        if kid.is_some_and(|kid| !self.has(kid)) {
+            return Err(Cause::UnknownKey);
+        }
+        let named = self.keys.iter().filter(|key| kid.is_none() || key.kid.as_deref() == kid);
+        let fitting: Vec<&VerificationKey> = named.filter(|key| key.accepts(algorithm)).collect();
+        if fitting.is_empty() {
+            Err(Cause::AlgorithmOfKey)
+        } else if fitting.len() > MAX_TRIES {
+            Err(Cause::TooManyKeys)
+        } else if fitting.into_iter().any(|key| key.verifies(algorithm, message, signature)) {
+            Ok(())
+        } else {
+            Err(Cause::Signature)
         }
     }
 
@@ -109,47 +109,4 @@ impl KeySet {
     pub fn is_of(&self, json: &[u8]) -> bool {
         self.digest == Digest::of([json])
     }
-}
-
-/// A key with the algorithms of its type and curve, limited to its own `alg` if it has one.
-fn verification_key(jwk: &Jwk) -> Option<VerificationKey> {
-    if matches!(&jwk.common.public_key_use, Some(usage) if *usage != PublicKeyUse::Signature) {
-        return None;
-    }
-    let mut algorithms = match &jwk.algorithm {
-        AlgorithmParameters::RSA(rsa) => {
-            let modulus = URL_SAFE_NO_PAD.decode(&rsa.n).ok()?;
-            let significant = modulus.iter().skip_while(|byte| **byte == 0).count();
-            if significant < MIN_MODULUS {
-                return None;
-            }
-            vec![
-                Algorithm::RS256,
-                Algorithm::RS384,
-                Algorithm::RS512,
-                Algorithm::PS256,
-                Algorithm::PS384,
-                Algorithm::PS512,
-            ]
-        }
-        AlgorithmParameters::EllipticCurve(curve) => match curve.curve {
-            EllipticCurve::P256 => vec![Algorithm::ES256],
-            EllipticCurve::P384 => vec![Algorithm::ES384],
-            _ => return None,
-        },
-        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
-        _ => return None,
-    };
-    if let Some(stated) = &jwk.common.key_algorithm {
-        algorithms.retain(|algorithm| signature_algorithm(stated) == Some(*algorithm));
-    }
-    if algorithms.is_empty() {
-        return None;
-    }
-    let key = DecodingKey::from_jwk(jwk).ok()?;
-    Some(VerificationKey { kid: jwk.common.key_id.clone(), key, algorithms })
-}
-
-fn signature_algorithm(algorithm: &KeyAlgorithm) -> Option<Algorithm> {
-    algorithm.to_string().parse().ok()
 }

@@ -4,6 +4,7 @@
 //! the same response whether the approval exists or not.
 
 use crate::answer::{HttpAnswer, response};
+use crate::headers::is_forwarded;
 use crate::body_limit::with_body_limit;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
@@ -205,7 +206,8 @@ async fn request_approval(
 }
 
 fn credentials<'c>(endpoint: &ApprovalsEndpoint, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {
-    Credentials { headers, certificate: endpoint.trust.caller_certificate(peer), client_cert_header_trusted: false }
+    let certificate = endpoint.trust.caller_certificate(peer, is_forwarded(headers));
+    Credentials { headers, certificate, client_cert_header_trusted: false }
 }
 
 /// The approval has been decided, or changed, in the meantime.

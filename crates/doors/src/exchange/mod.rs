@@ -2,7 +2,7 @@
 
 use crate::body_limit::with_body_limit;
 use crate::form::{self, FormBody, FormParameters};
-use crate::headers::caller_address;
+use crate::headers::{caller_address, is_forwarded};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -63,7 +63,7 @@ async fn token(
         Err(error) => Err(ExchangeError::InvalidRequest(error.description())),
     };
     let exchanged = form.as_ref().is_ok_and(|form| form.get("grant_type").is_some_and(|grant| grant == EXCHANGE));
-    match service.exchange(request, trust.caller_certificate(&peer)).await {
+    match service.exchange(request, trust.caller_certificate(&peer, is_forwarded(&headers))).await {
         Ok(token) => no_store(StatusCode::OK, token_response(&token, exchanged)),
         Err(refusal) => error_response(&refusal),
     }
@@ -193,7 +193,7 @@ async fn introspect(
 ) -> Response {
     let credentials = Credentials {
         headers: &headers,
-        certificate: trust.caller_certificate(&peer),
+        certificate: trust.caller_certificate(&peer, is_forwarded(&headers)),
         client_cert_header_trusted: trust.forwards_certificates(&peer),
     };
     let form = form::parse(&uri, &headers, &body);

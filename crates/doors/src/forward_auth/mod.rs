@@ -18,6 +18,7 @@ use durward_authn::Credentials;
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_engine::{Door, EngineCaller};
 use durward_runtime::peers::Peer;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
 /// The door as a router.
@@ -37,7 +38,8 @@ async fn forward_auth(
             return forwarded_request(&headers, host);
         }
         // the peer may not forward requests of others, so the decision is about its own request
-        Ok(ForwardedRequest { method: method.as_str(), host: host.unwrap_or_default(), uri: uri.path() })
+        let uri = uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
+        Ok(ForwardedRequest { method: method.as_str(), host: host.unwrap_or_default(), uri })
     });
     let source = forwarded_address(&doors.trust, &peer, &headers);
     let (target, call) = match &forwarded {
@@ -46,11 +48,12 @@ async fn forward_auth(
         }
         Err(AmbiguousRequest) => (ServiceTarget::Host(""), Call::Ambiguous),
     };
-    let evidence = &HeaderEvidence { headers: &headers, authenticator: &doors.authenticator };
+    let evidence = &HeaderEvidence { headers: &headers, authenticator: &doors.authenticator, as_text: false };
     let request = Request { target, call, source, evidence };
     let credentials = Credentials {
         headers: &headers,
-        certificate: doors.trust.caller_certificate(&peer),
+        // each request of a proxy is another caller's
+        certificate: doors.trust.caller_certificate(&peer, true),
         client_cert_header_trusted: doors.trust.forwards_certificates(&peer),
     };
     let answer = doors.engine.authorize(Door::ForwardAuth, &request, EngineCaller::Credentials(credentials)).await;

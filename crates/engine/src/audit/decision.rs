@@ -67,6 +67,9 @@ impl Serialize for DecisionEvent<'_> {
 impl AuditRecord for DecisionEvent<'_> {
     fn count(&self, metrics: &Metrics) {
         metrics.decision(self.door, self.decision, self.latency);
+        if let Some(principal) = self.principal {
+            metrics.unknown_facts(&principal.identity().unknown);
+        }
         if self.decision.reason == Reason::Unauthenticated {
             metrics.authentication_failure(self.failure.is_some_and(AuthenticationFailure::is_missing));
         }

@@ -4,6 +4,7 @@ use super::{gauge_value, register};
 use crate::door::Door;
 use durward_core::decision::{Decision, Reason};
 use durward_core::digest::Digest;
+use durward_core::unknown_facts::UnknownFacts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -31,6 +32,12 @@ pub(super) struct AuthenticationFailureLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnknownFactLabels {
+    fact: &'static str,
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct RelationLabels {
     pub(super) answer: &'static str,
 }
@@ -55,6 +62,7 @@ pub(super) struct DecisionMetrics {
     duration: Family<DoorLabels, Histogram, fn() -> Histogram>,
     doors: [DoorMetrics; Door::ALL.len()],
     pub(super) authentication_failures: Family<AuthenticationFailureLabels, Counter>,
+    unknown_facts: Family<UnknownFactLabels, Counter>,
     pub(super) audit_records_lost: Counter,
     pub(super) relations: Family<RelationLabels, Counter>,
 }
@@ -95,6 +103,12 @@ impl DecisionMetrics {
                 "Failed authentications, by whether the credential was missing or refused",
                 Family::default(),
             ),
+            unknown_facts: register(
+                registry,
+                "unknown_facts",
+                "Decisions about callers whose groups or attributes are unknown, by cause",
+                Family::default(),
+            ),
             audit_records_lost: register(
                 registry,
                 "audit_records_lost",
@@ -107,6 +121,15 @@ impl DecisionMetrics {
                 "Relation checks of decisions: fetched from OpenFGA, cached, or failed",
                 Family::default(),
             ),
+        }
+    }
+
+    /// Counts the facts about a caller that its credential did not show.
+    pub(super) fn unknown_facts(&self, unknown: &UnknownFacts) {
+        let groups = unknown.groups.map(|cause| ("groups", cause));
+        let attributes = unknown.attributes.values().map(|cause| ("attribute", *cause));
+        for (fact, cause) in groups.into_iter().chain(attributes) {
+            self.unknown_facts.get_or_create(&UnknownFactLabels { fact, cause: cause.as_str() }).inc();
         }
     }
 

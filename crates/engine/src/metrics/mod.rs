@@ -13,6 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use durward_authn::Factor;
 use durward_core::decision::Decision;
 use durward_core::digest::Digest;
+use durward_core::unknown_facts::UnknownFacts;
 use durward_pki::rotation::RotationStep;
 use durward_runtime::listener_metrics::ListenerMetrics;
 use prometheus_client::encoding::text::encode;
@@ -66,6 +67,11 @@ impl Metrics {
     pub fn authentication_failure(&self, missing: bool) {
         let credential = if missing { "missing" } else { "refused" };
         self.decisions.authentication_failures.get_or_create(&AuthenticationFailureLabels { credential }).inc();
+    }
+
+    /// Counts the facts about a caller that its credential did not show.
+    pub(crate) fn unknown_facts(&self, unknown: &UnknownFacts) {
+        self.decisions.unknown_facts(unknown);
     }
 
     pub(crate) fn audit_record_lost(&self) {

@@ -121,6 +121,9 @@ impl OpenFga {
         metrics: &Metrics,
     ) -> RelationAnswers {
         let groups = if has_groups(questions.model) { names::groups(caller) } else { Vec::new() };
+        if let Some(cause) = caller.unknown.groups.filter(|_| has_groups(questions.model)) {
+            return failed(questions, &format!("the caller's groups are unknown: {cause}"));
+        }
         if groups.len() > MAX_GROUPS {
             return failed(questions, &format!("the caller has more than {MAX_GROUPS} groups"));
         }
