@@ -69,6 +69,9 @@ bench-operator: cluster-deps $(BENCH)/ghz ## Measure the operator in the test cl
 	cargo bench --locked -p durward-tests --bench gates
 	GHZ=$(BENCH)/ghz cargo bench --locked -p durward-tests --bench certificates
 
+bench-build: ## Time a cold and a warm release build, and print the size of the program
+	@make/build-times
+
 $(BENCH)/opa-envoy-plugin: benches/go/opa-envoy/go.sum
 	mkdir -p $(BENCH) && cd benches/go/opa-envoy && go build -ldflags "-s -w" -o $@ github.com/open-policy-agent/opa-envoy-plugin/cmd/opa-envoy-plugin
 
@@ -104,4 +107,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: architecture reference lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: bench-build architecture reference lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps
