@@ -9,7 +9,7 @@ use crate::status::{
 };
 use crate::webhooks::WebhookStatus;
 use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship};
-use durward_engine::audit::unenforced::UnenforcedCounts;
+use durward_engine::audit::policy_counts::{PolicyCount, PolicyCounts};
 use durward_kubernetes::events::EventRecorder;
 use durward_kubernetes::requests::{FIELD_MANAGER, REQUEST_TIMEOUT, RequestError, with_timeout};
 use durward_kubernetes::work_queue::WorkQueue;
@@ -42,8 +42,8 @@ pub struct StatusInputs {
     /// The last batch that every ready replica has in force.
     pub confirmed: watch::Receiver<ConfirmedBatch>,
     pub webhook_status: watch::Receiver<WebhookStatus>,
-    /// Requests that policies in `mode: Audit` would have denied.
-    pub unenforced: mpsc::UnboundedReceiver<UnenforcedCounts>,
+    /// New requests that policies in `mode: Audit` would have denied, and decisions that used up their budget.
+    pub policy_counts: mpsc::UnboundedReceiver<PolicyCounts>,
     pub leading: watch::Receiver<bool>,
 }
 
@@ -56,8 +56,8 @@ pub struct StatusWriter {
     queue: WorkQueue<StatusTarget>,
     /// Resources that are not known to be in force everywhere.
     unconfirmed: BTreeSet<StatusTarget>,
-    /// How many requests each policy would have denied, with the generation that would have denied them.
-    audited: HashMap<StatusTarget, (i64, u64)>,
+    /// What each policy counted, with the generation that did.
+    counted: HashMap<StatusTarget, (i64, PolicyCount)>,
     rollout: RolloutTracker,
 }
 
@@ -72,14 +72,14 @@ impl StatusWriter {
             reports: HashMap::new(),
             queue: WorkQueue::new(),
             unconfirmed: BTreeSet::new(),
-            audited: HashMap::new(),
+            counted: HashMap::new(),
             rollout: RolloutTracker::default(),
         }
     }
 
     /// Follows the batches until `shutdown`; writes while this replica leads.
     pub async fn run(mut self, inputs: StatusInputs, shutdown: CancellationToken) -> Result<(), Failure> {
-        let StatusInputs { mut batches, mut confirmed, mut webhook_status, mut unenforced, mut leading } = inputs;
+        let StatusInputs { mut batches, mut confirmed, mut webhook_status, mut policy_counts, mut leading } = inputs;
         let mut writes: FuturesUnordered<StatusWrite> = FuturesUnordered::new();
         loop {
             let leads = *leading.borrow();
@@ -93,10 +93,10 @@ impl StatusWriter {
                     self.rollout.webhook_status = *webhook_status.borrow_and_update();
                     self.webhook_status_changed();
                 }
-                Some(counts) = unenforced.recv() => self.add_audited_denials(counts),
+                Some(counts) = policy_counts.recv() => self.add_counts(counts),
                 Ok(()) = leading.changed() => {
                     // another leader continues to count from the stored statuses
-                    self.audited.clear();
+                    self.counted.clear();
                     if *leading.borrow_and_update() {
                         self.queue_all();
                     }
@@ -117,7 +117,7 @@ impl StatusWriter {
             self.queue.forget(&target);
             self.reports.remove(&target);
             self.unconfirmed.remove(&target);
-            self.audited.remove(&target);
+            self.counted.remove(&target);
         }
         for report in batch.reports {
             let target = report.target.clone();
@@ -136,21 +136,20 @@ impl StatusWriter {
         self.queue_confirmed();
     }
 
-    /// Adds requests that policies in `mode: Audit` would have denied.
-    fn add_audited_denials(&mut self, counts: UnenforcedCounts) {
+    /// Adds what was counted for policies since the last report.
+    fn add_counts(&mut self, counts: PolicyCounts) {
         for (policy, more) in counts {
             let kind = ResourceKind::Policy;
             let target = StatusTarget { kind, namespace: Some(policy.namespace), name: policy.name };
             let Some((_, report)) = self.reports.get(&target) else { continue };
-            let counted = self.audited_denials(&target, report.generation);
-            let total = counted.max(report.stored_audited_denials()).unwrap_or_default().saturating_add(more);
-            self.audited.insert(target.clone(), (report.generation, total));
+            let counted = self.counted(&target, report.generation).unwrap_or_else(|| report.stored_count());
+            self.counted.insert(target.clone(), (report.generation, counted.plus(more)));
             self.queue.push(target, Duration::ZERO);
         }
     }
 
-    fn audited_denials(&self, target: &StatusTarget, generation: i64) -> Option<u64> {
-        let (counted_generation, count) = self.audited.get(target)?;
+    fn counted(&self, target: &StatusTarget, generation: i64) -> Option<PolicyCount> {
+        let (counted_generation, count) = self.counted.get(target)?;
         (*counted_generation == generation).then_some(*count)
     }
 
@@ -188,9 +187,9 @@ impl StatusWriter {
         if awaits_rollout(report, *since, &self.rollout) {
             self.unconfirmed.insert(target.clone());
         }
-        let audited = self.audited_denials(target, report.generation);
+        let counted = self.counted(target, report.generation);
         let rollout = self.rollout.of(*since, governs(report));
-        let change = status_change(report, rollout, audited, Timestamp::now())?;
+        let change = status_change(report, rollout, counted, Timestamp::now())?;
         let client = self.client.clone();
         let events = Arc::clone(&self.events);
         let report = report.clone();

@@ -1,6 +1,6 @@
 //! The engine: find the operation, authenticate, decide, record.
 
-use crate::audit::unenforced::{UnenforcedCounter, UnenforcedCounts};
+use crate::audit::policy_counts::{PolicyCounter, PolicyCounts};
 use crate::audit::{AuditRecord, AuditWriter, DecisionEvent, DecisionId};
 use crate::door::Door;
 use crate::metrics::Metrics;
@@ -78,7 +78,7 @@ pub struct Engine {
     step_up_page: ArcSwapOption<Url>,
     process: u64,
     decisions: AtomicU64,
-    unenforced: UnenforcedCounter,
+    policy_counts: PolicyCounter,
 }
 
 impl Engine {
@@ -96,7 +96,7 @@ impl Engine {
             step_up_page: ArcSwapOption::empty(),
             process,
             decisions: AtomicU64::new(0),
-            unenforced: UnenforcedCounter::default(),
+            policy_counts: PolicyCounter::default(),
         }
     }
 
@@ -142,9 +142,9 @@ impl Engine {
         self.revision.subscribe()
     }
 
-    /// The id of this process, and how many requests passed because a policy only audits.
-    pub fn unenforced(&self) -> (u64, UnenforcedCounts) {
-        (self.process, self.unenforced.counts())
+    /// The id of this process, and what it counted for the status of policies.
+    pub fn policy_counts(&self) -> (u64, PolicyCounts) {
+        (self.process, self.policy_counts.counts())
     }
 
     /// Sends the approvals that callers lack to `requests` from now on. Only the first call has an effect.
@@ -246,7 +246,7 @@ impl Engine {
         let decision = route.decide(principal.as_deref(), time);
         // the other doors either have the object already or never will
         let awaits_object = door == Door::Authorization && route.awaits_object(principal.as_deref(), time);
-        self.unenforced.count(&decision, snapshot);
+        self.policy_counts.count(&decision, snapshot);
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
         let unrecorded = !self.record(&DecisionEvent {
             id,

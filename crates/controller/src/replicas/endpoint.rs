@@ -41,19 +41,19 @@ async fn answer(
         let roots = roots_in_force.borrow_and_update().map(|roots| roots.to_string()).unwrap_or_default();
         let state = format!("{}.{roots}", *revisions.borrow_and_update());
         if state != known {
-            return state + &unenforced_lines(&engine);
+            return state + &count_lines(&engine);
         }
         tokio::select! {
             Ok(()) = revisions.changed() => {}
             Ok(()) = roots_in_force.changed() => {}
-            () = sleep_until(end) => return state + &unenforced_lines(&engine),
+            () = sleep_until(end) => return state + &count_lines(&engine),
         }
     }
 }
 
-/// The number of this process, and one line for each policy in `mode: Audit` that would have denied requests.
-fn unenforced_lines(engine: &Engine) -> String {
-    let (process, counts) = engine.unenforced();
-    let lines = counts.iter().map(|(policy, count)| format!("\n{policy} {count}"));
+/// The number of this process, and one line for each policy with counts.
+fn count_lines(engine: &Engine) -> String {
+    let (process, counts) = engine.policy_counts();
+    let lines = counts.iter().map(|(policy, count)| format!("\n{policy} {} {}", count.audited, count.exhausted));
     format!("\n{process}{}", lines.collect::<String>())
 }

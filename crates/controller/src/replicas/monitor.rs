@@ -4,7 +4,7 @@ use super::peers::{BatchHistory, ReplicaAnswer, ReplicaPeers};
 use super::{ConfirmedBatch, LONG_POLL, PATH};
 use durward_core::digest::Digest;
 use durward_engine::Engine;
-use durward_engine::audit::unenforced::{UnenforcedCounts, UnenforcedTotals};
+use durward_engine::audit::policy_counts::{PolicyCounts, PolicyTotals};
 use durward_engine::metrics::Metrics;
 use durward_identity::Authorities;
 use durward_kubernetes::requests::watch_backoff;
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause before a replica that failed to answer is queried again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Interval between reports of audited denials. Each report writes the status of a policy once.
+/// Interval between reports of counts. Each report writes the status of a policy once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Monitors the replicas of this installation.
@@ -56,8 +56,8 @@ pub struct ReplicaOutputs {
     pub confirmed: watch::Sender<ConfirmedBatch>,
     /// Digest of the roots that every ready replica verifies with, if they agree.
     pub roots: watch::Sender<Option<Digest>>,
-    /// New denials by policies in `mode: Audit`, on all replicas.
-    pub unenforced: mpsc::UnboundedSender<UnenforcedCounts>,
+    /// What all replicas newly counted for the status of policies.
+    pub policy_counts: mpsc::UnboundedSender<PolicyCounts>,
 }
 
 type ReplicaRequest = BoxFuture<'static, (SocketAddr, Option<ReplicaAnswer>)>;
@@ -91,7 +91,7 @@ impl ReplicaMonitor {
         let mut clients = HashMap::new();
         let mut authorities = self.authorities.changes();
         let mut roots_in_force = self.roots_in_force.clone();
-        let mut totals = UnenforcedTotals::default();
+        let mut totals = PolicyTotals::default();
         let mut report_timer = interval(REPORT_INTERVAL);
         loop {
             tokio::select! {
@@ -99,13 +99,13 @@ impl ReplicaMonitor {
                 Ok(()) = roots_in_force.changed() => {}
                 Some(event) = slices.next() => self.handle(event, &mut ready),
                 Some((number, revision)) = applied.recv() => history.push(number, revision),
-                Ok(()) = leading.changed() => totals = UnenforcedTotals::default(),
+                Ok(()) = leading.changed() => totals = PolicyTotals::default(),
                 Some((address, answer)) = requests.next(), if !requests.is_empty() => {
                     if let Some((process, counts)) = peers.answered(address, answer) {
                         totals.add(process, counts);
                     }
                 }
-                _ = report_timer.tick(), if *leading.borrow() => self.report_denials(&mut totals, &outputs),
+                _ = report_timer.tick(), if *leading.borrow() => self.report_counts(&mut totals, &outputs),
                 () = shutdown.cancelled() => return Ok(()),
             }
             let leads = *leading.borrow();
@@ -141,14 +141,14 @@ impl ReplicaMonitor {
         }
     }
 
-    /// Sends the denials that were counted since the last report.
-    fn report_denials(&self, totals: &mut UnenforcedTotals, outputs: &ReplicaOutputs) {
-        let (process, counts) = self.engine.unenforced();
+    /// Sends what was counted since the last report.
+    fn report_counts(&self, totals: &mut PolicyTotals, outputs: &ReplicaOutputs) {
+        let (process, counts) = self.engine.policy_counts();
         totals.add(process, counts);
         let new = totals.take();
         if !new.is_empty() {
             // the receiver ends only with the process
-            let _ = outputs.unenforced.send(new);
+            let _ = outputs.policy_counts.send(new);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::ConfirmedBatch;
 use durward_core::digest::Digest;
 use durward_core::namespaced_name::NamespacedName;
-use durward_engine::audit::unenforced::UnenforcedCounts;
+use durward_engine::audit::policy_counts::{PolicyCount, PolicyCounts};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
@@ -40,7 +40,8 @@ impl BatchHistory {
 /// The answer of a replica.
 ///
 /// The first line is its revision, a dot, and the digest of its roots. The second line is the number of its process. Each
-/// further line is `namespace/name count`, for a policy in `mode: Audit` that would have denied requests.
+/// further line is `namespace/name audited exhausted`: the requests that a policy in `mode: Audit` would have denied, and the
+/// decisions whose budget of work ended at one of its rules.
 #[derive(Debug)]
 pub(super) struct ReplicaAnswer(String);
 
@@ -62,14 +63,17 @@ impl ReplicaAnswer {
         self.state().split_once('.').map(|(_, roots)| roots)
     }
 
-    /// The number of the process, and its counts of audited denials.
-    pub fn unenforced(&self) -> Option<(u64, UnenforcedCounts)> {
+    /// The number of the process, and its counts by policy.
+    pub fn policy_counts(&self) -> Option<(u64, PolicyCounts)> {
         let mut lines = self.0.lines().skip(1);
         let process = lines.next()?.parse().ok()?;
         let counts = lines.filter_map(|line| {
-            let (policy, count) = line.split_once(' ')?;
+            let (policy, counts) = line.split_once(' ')?;
             let (namespace, name) = policy.split_once('/')?;
-            Some((NamespacedName { namespace: namespace.into(), name: name.into() }, count.parse().ok()?))
+            // an older version sends no second number
+            let (audited, exhausted) = counts.split_once(' ').unwrap_or((counts, "0"));
+            let count = PolicyCount { audited: audited.parse().ok()?, exhausted: exhausted.parse().ok()? };
+            Some((NamespacedName { namespace: namespace.into(), name: name.into() }, count))
         });
         Some((process, counts.collect()))
     }
@@ -107,8 +111,8 @@ impl ReplicaPeers {
     }
 
     /// Keeps an answer; returns the counts that it carries.
-    pub fn answered(&mut self, address: SocketAddr, answer: Option<ReplicaAnswer>) -> Option<(u64, UnenforcedCounts)> {
-        let counts = answer.as_ref().and_then(ReplicaAnswer::unenforced);
+    pub fn answered(&mut self, address: SocketAddr, answer: Option<ReplicaAnswer>) -> Option<(u64, PolicyCounts)> {
+        let counts = answer.as_ref().and_then(ReplicaAnswer::policy_counts);
         if let Some(peer) = self.0.get_mut(&address) {
             peer.queried = false;
             peer.last_answer = answer;

@@ -91,14 +91,15 @@ fn roots_are_distributed_once_every_ready_replica_has_them() {
 }
 
 #[test]
-fn unenforced_counts_are_parsed_after_the_state() {
-    let text = "abc.def\n7\nshop/orders 3\nnonsense\nshop/a.b 1";
+fn counts_are_parsed_after_the_state() {
+    let text = "abc.def\n7\nshop/orders 3 2\nnonsense\nshop/a.b 1";
     let answer = ReplicaAnswer::new(text.to_owned());
     assert_eq!((answer.state(), answer.revision(), answer.roots()), ("abc.def", "abc", Some("def")));
-    let (process, counts) = answer.unenforced().expect("counts");
-    let counts: Vec<String> = counts.iter().map(|(policy, count)| format!("{policy} {count}")).collect();
-    assert_eq!((process, counts.join(", ").as_str()), (7, "shop/a.b 1, shop/orders 3"));
-    assert!(ReplicaAnswer::new("abc.def".to_owned()).unenforced().is_none(), "an older version sends no counts");
+    let (process, counts) = answer.policy_counts().expect("counts");
+    let counts: Vec<String> =
+        counts.iter().map(|(policy, count)| format!("{policy} {} {}", count.audited, count.exhausted)).collect();
+    assert_eq!((process, counts.join(", ").as_str()), (7, "shop/a.b 1 0, shop/orders 3 2"));
+    assert!(ReplicaAnswer::new("abc.def".to_owned()).policy_counts().is_none(), "an older version sends no counts");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::rollout::Rollout;
 use durward_api::field_error::FieldError;
+use durward_engine::audit::policy_counts::PolicyCount;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -34,11 +35,14 @@ pub struct StatusReport {
 }
 
 impl StatusReport {
-    /// How many requests this generation would have denied, according to the stored status.
-    pub fn stored_audited_denials(&self) -> Option<u64> {
-        let stored: Value = serde_json::from_str(&self.stored).ok()?;
-        let same_generation = stored.get("observedGeneration")?.as_i64() == Some(self.generation);
-        stored.get("auditedDenials")?.as_u64().filter(|_| same_generation)
+    /// What this generation counted, according to the stored status.
+    pub fn stored_count(&self) -> PolicyCount {
+        let stored: Value = serde_json::from_str(&self.stored).unwrap_or_default();
+        if stored.get("observedGeneration").and_then(Value::as_i64) != Some(self.generation) {
+            return PolicyCount::default();
+        }
+        let count = |field: &str| stored.get(field).and_then(Value::as_u64).unwrap_or_default();
+        PolicyCount { audited: count("auditedDenials"), exhausted: count("exhaustedDecisions") }
     }
 }
 
@@ -110,12 +114,12 @@ pub struct StatusCondition {
 
 /// The status that a resource should have; `None` if the stored one is up to date.
 ///
-/// `rollout` says where the resource is in force. `audited` is how many requests it would have denied, if more are
-/// known than the stored status says.
+/// `rollout` says where the resource is in force. `counted` is what its decisions counted, if more is known than the
+/// stored status says.
 pub fn status_change(
     report: &StatusReport,
     rollout: Rollout,
-    audited: Option<u64>,
+    counted: Option<PolicyCount>,
     now: Timestamp,
 ) -> Option<StatusChange> {
     let stored: Value = serde_json::from_str(&report.stored).unwrap_or_default();
@@ -131,13 +135,17 @@ pub fn status_change(
     let summary = report.outcome.summary.as_ref();
     let closed = last_good.as_ref().filter(|_| report.outcome.closed.is_some());
     let stored_revision = if was_programmed { stored.get("revision") } else { None };
+    let stored_count = report.stored_count();
+    let shown =
+        |of: fn(PolicyCount) -> u64| Some(counted.map_or(0, of).max(of(stored_count))).filter(|count| *count > 0);
     let mut status = json!({
         "conditions": conditions,
         "observedGeneration": report.generation,
         "service": summary.map(|summary| &*summary.service).or_else(|| closed?.get("audience")?.as_str()),
         "operations": summary.map(|summary| summary.operations),
         "grants": summary.map(|summary| summary.grants),
-        "auditedDenials": audited.max(report.stored_audited_denials()),
+        "auditedDenials": shown(|count| count.audited),
+        "exhaustedDecisions": shown(|count| count.exhausted),
         "revision": revision(report, stored_revision, rollout),
         "lastGood": last_good,
     });

@@ -184,19 +184,23 @@ fn a_closed_service_reports_the_remedy() {
 }
 
 #[test]
-fn audited_denials_belong_to_one_generation() {
+fn counts_belong_to_one_generation() {
+    let count = |audited, exhausted| Some(PolicyCount { audited, exhausted });
     let counted =
-        status_change(&report(None, true, Value::Null), Rollout::Unknown, Some(7), at(0)).expect("a status").status;
-    assert_eq!(counted["auditedDenials"], 7);
+        status_change(&report(None, true, Value::Null), Rollout::Unknown, count(7, 2), at(0)).expect("a status").status;
+    assert_eq!((&counted["auditedDenials"], &counted["exhaustedDecisions"]), (&7.into(), &2.into()));
     let again = report(None, true, counted);
     assert_eq!(status_change(&again, Rollout::Unknown, None, at(1)), None, "a new leader has no counts yet");
-    assert_eq!(status_change(&again, Rollout::Unknown, Some(7), at(1)), None, "nothing is written without a change");
-    assert_eq!(status_change(&again, Rollout::Unknown, Some(9), at(1)).expect("a status").status["auditedDenials"], 9);
-    let newer = StatusReport { generation: 5, ..again };
     assert_eq!(
-        status_change(&newer, Rollout::Unknown, None, at(2)).expect("a status").status.get("auditedDenials"),
-        None
+        status_change(&again, Rollout::Unknown, count(7, 2), at(1)),
+        None,
+        "nothing is written without a change"
     );
+    let more = status_change(&again, Rollout::Unknown, count(9, 3), at(1)).expect("a status").status;
+    assert_eq!((&more["auditedDenials"], &more["exhaustedDecisions"]), (&9.into(), &3.into()));
+    let newer = StatusReport { generation: 5, ..again };
+    let status = status_change(&newer, Rollout::Unknown, None, at(2)).expect("a status").status;
+    assert_eq!((status.get("auditedDenials"), status.get("exhaustedDecisions")), (None, None));
 }
 
 #[test]

@@ -95,7 +95,7 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
         batches: feeds.batches,
         confirmed: replica_feeds.confirmed,
         webhook_status: webhook_feeds.status,
-        unenforced: replica_feeds.unenforced,
+        policy_counts: replica_feeds.policy_counts,
         leading: leading.clone(),
     };
     let status_writer = StatusWriter::new(context.client.clone(), &context.pod);

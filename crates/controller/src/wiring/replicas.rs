@@ -3,7 +3,7 @@
 use super::context::Context;
 use crate::replicas::{ConfirmedBatch, ReplicaMonitor, ReplicaOutputs};
 use durward_core::digest::Digest;
-use durward_engine::audit::unenforced::UnenforcedCounts;
+use durward_engine::audit::policy_counts::PolicyCounts;
 use durward_identity::Authorities;
 use durward_runtime::supervisor::Supervisor;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ pub(super) struct ReplicaFeeds {
     /// Digest of the roots that every ready replica verifies with.
     pub roots: watch::Receiver<Option<Digest>>,
     /// Requests that policies in `mode: Audit` would have denied.
-    pub unenforced: mpsc::UnboundedReceiver<UnenforcedCounts>,
+    pub policy_counts: mpsc::UnboundedReceiver<PolicyCounts>,
 }
 
 /// Starts the monitor.
 pub(super) fn start(supervisor: &mut Supervisor, context: &Context, inputs: ReplicaInputs) -> ReplicaFeeds {
     let (confirmed_sender, confirmed) = watch::channel(ConfirmedBatch::default());
     let (roots_sender, roots) = watch::channel(None);
-    let (unenforced_sender, unenforced) = mpsc::unbounded_channel();
+    let (counts_sender, policy_counts) = mpsc::unbounded_channel();
     let monitor = ReplicaMonitor {
         client: context.client.clone(),
         namespace: context.namespace.clone(),
@@ -47,8 +47,8 @@ pub(super) fn start(supervisor: &mut Supervisor, context: &Context, inputs: Repl
         engine: Arc::clone(&context.engine.engine),
         metrics: Arc::clone(&context.engine.metrics),
     };
-    let outputs = ReplicaOutputs { confirmed: confirmed_sender, roots: roots_sender, unenforced: unenforced_sender };
+    let outputs = ReplicaOutputs { confirmed: confirmed_sender, roots: roots_sender, policy_counts: counts_sender };
     let ReplicaInputs { revisions, leading, .. } = inputs;
     supervisor.spawn(|stop| monitor.run(revisions, leading, outputs, stop));
-    ReplicaFeeds { confirmed, roots, unenforced }
+    ReplicaFeeds { confirmed, roots, policy_counts }
 }

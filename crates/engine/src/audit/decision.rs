@@ -15,6 +15,7 @@ use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::{RelationAnswers, RelationQuestion};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::scope::Scope;
+use durward_core::work::WorkBudget;
 use serde::ser::Error;
 use serde::{Deserialize, Serialize, Serializer};
 use std::borrow::Cow;
@@ -132,6 +133,9 @@ pub struct DecisionRecord<'a> {
     /// digest of the condition's text.
     #[serde(default, skip_serializing_if = "Captures::is_empty")]
     pub conditions: Captures,
+    /// The rule at which the budget of work ended, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted: Option<Cow<'a, str>>,
     /// Revision of the snapshot.
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
@@ -286,6 +290,10 @@ fn recorded_outcome(evaluated: &EvaluatedCondition) -> (Arc<str>, Arc<str>) {
 }
 
 impl Evidence for DecisionRecord<'_> {
+    fn budget(&self) -> WorkBudget {
+        WorkBudget::of_record(self.exhausted.as_deref().map(Into::into))
+    }
+
     fn recorded(&self, rule: &str, condition: &Condition) -> Option<Truth> {
         let (outcome, digest) = self.conditions.get(rule)?.split_once(' ')?;
         match outcome {
@@ -321,6 +329,7 @@ impl<'a> From<&DecisionEvent<'a>> for DecisionRecord<'a> {
             principal: event.principal.map(Principal::identity).map(Cow::Borrowed),
             relations: event.answers.iter().map(RelationRecord::new).collect(),
             conditions: decision.evaluated.iter().map(recorded_outcome).collect(),
+            exhausted: decision.exhausted.as_deref().map(Into::into),
             revision: decision.revision.to_string(),
             latency_us: u64::try_from(event.latency.as_micros()).unwrap_or(u64::MAX),
         }

@@ -10,9 +10,9 @@ mod chain;
 mod decision;
 pub mod issuance;
 mod record;
+pub mod policy_counts;
 pub mod replay;
 pub mod second_factor;
-pub mod unenforced;
 pub mod verify;
 mod writer;
 

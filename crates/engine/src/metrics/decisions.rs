@@ -59,6 +59,7 @@ struct DoorMetrics {
 #[derive(Debug)]
 pub(super) struct DecisionMetrics {
     decisions: Family<DecisionLabels, Counter>,
+    exhausted: Family<DoorLabels, Counter>,
     duration: Family<DoorLabels, Histogram, fn() -> Histogram>,
     doors: [DoorMetrics; Door::ALL.len()],
     pub(super) authentication_failures: Family<AuthenticationFailureLabels, Counter>,
@@ -88,6 +89,12 @@ impl DecisionMetrics {
                 registry,
                 "decisions",
                 "Decisions, by door, reason and whether the request passed",
+                Family::default(),
+            ),
+            exhausted: register(
+                registry,
+                "decisions_exhausted",
+                "Decisions that used up their budget of work, by door",
                 Family::default(),
             ),
             duration: register(
@@ -138,6 +145,9 @@ impl DecisionMetrics {
         let name = door.as_str();
         let duration = metrics.duration.get_or_init(|| self.duration.get_or_create(&DoorLabels { door: name }).clone());
         duration.observe(latency.as_secs_f64());
+        if decision.exhausted.is_some() {
+            self.exhausted.get_or_create(&DoorLabels { door: name }).inc();
+        }
         let passes = decision.passes();
         let by_reason = metrics.decisions.get(decision.reason as usize);
         if let Some(counter) = by_reason.and_then(|counters| counters.get(usize::from(passes))) {

@@ -168,6 +168,10 @@ pub struct AccessPolicyStatus {
     /// minute; the last requests before a replica stops can be missing. The audit log has every request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audited_denials: Option<i64>,
+    /// Number of decisions on all replicas that used up their budget of work at a rule of this generation: its condition
+    /// or relation failed, and so did all further ones. Updated twice a minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted_decisions: Option<i64>,
     /// Number of pods that hold a certificate because of this policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub minted_pods: Option<i32>,
