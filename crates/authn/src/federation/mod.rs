@@ -160,6 +160,7 @@ impl FederatedTrustDomain {
         if claimed.as_ref().and_then(PrincipalId::trust_domain) != Some(self.trust_domain()) {
             return Err(Cause::Issuer);
         }
+        token.claimed_svid()?;
         let verification = TokenVerification { keys, cache_key, credentials, now };
         verification.verify(token, [audience].into_iter(), |claims, is_bound| {
             let identity = Identity {

@@ -11,6 +11,7 @@ use crate::keys::KeySet;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
+use durward_core::principal::PrincipalId;
 use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
@@ -80,6 +81,19 @@ impl<'t> UnverifiedToken<'t> {
     #[must_use]
     pub fn claimed_subject(&self) -> Option<&str> {
         self.claims.get("sub").and_then(Value::as_str)
+    }
+
+    /// The stated subject of a JWT-SVID, parsed (SPIFFE JWT-SVID, sections 2.3 and 3.1). Use it only to choose the keys
+    /// for the verification.
+    ///
+    /// # Errors
+    /// When the token is an access token, or its subject is not the SPIFFE ID of a workload.
+    pub fn claimed_svid(&self) -> Result<PrincipalId, Cause> {
+        if self.is_access_token {
+            return Err(Cause::Type);
+        }
+        let id = self.claimed_subject().and_then(|subject| subject.parse::<PrincipalId>().ok());
+        id.filter(PrincipalId::is_workload).ok_or(Cause::Subject("not the SPIFFE ID of a workload"))
     }
 
     /// Whether the token states this audience. Use it only to choose the audience to demand.
