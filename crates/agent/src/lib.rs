@@ -11,12 +11,14 @@
 //! ```
 
 mod sds;
+mod secrets;
 mod server;
 mod workload_api;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use chrono::Utc;
 use durward_controller_client::client::ControllerClient;
 use durward_controller_client::identity::IdentitySource;
 use durward_runtime::Failure;
@@ -89,15 +91,15 @@ pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     ended
 }
 
-/// `/readyz` responds 200 once there is an identity; `/healthz` always does.
+/// `/readyz` responds 200 while there is a valid identity; `/healthz` always does.
 fn health_endpoint(source: &IdentitySource) -> Router {
     let state = source.state();
     let readyz = move || {
-        let ready = state.borrow().ready().is_some();
+        let ready = state.borrow().valid_identity(Utc::now()).is_some();
         std::future::ready(if ready {
             (StatusCode::OK, "ready\n")
         } else {
-            (StatusCode::SERVICE_UNAVAILABLE, "no identity yet\n")
+            (StatusCode::SERVICE_UNAVAILABLE, "no valid identity\n")
         })
     };
     Router::new().route("/readyz", get(readyz)).route("/healthz", get(async || "ok\n"))

@@ -1,12 +1,9 @@
-//! Envoy's secret discovery service (`envoy.service.secret.v3`). The names of secrets are those of SPIRE's agent.
+//! Envoy's secret discovery service (`envoy.service.secret.v3`): the streams, by which Envoy follows [secrets](crate::secrets).
 
+use crate::secrets::{SECRET_TYPE, known_secrets};
+use chrono::Utc;
 use durward_controller_client::identity::{IdentitySource, IdentityState};
 use durward_core::digest::Digest;
-use durward_pki::authority::pem;
-use envoy_types::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
-use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, Secret, TlsCertificate, secret::Type,
-};
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
 };
@@ -15,18 +12,11 @@ use envoy_types::pb::envoy::service::secret::v3::secret_discovery_service_server
 };
 use envoy_types::pb::google::protobuf::Any;
 use futures::stream::{BoxStream, StreamExt, unfold};
-use prost::Message;
-use rustls_pki_types::CertificateDer;
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Name of the pod's certificate and key, which works without knowing its SPIFFE ID.
-const CERTIFICATE_NAME: &str = "default";
-/// Name of the roots of the pod's trust domain, which works without knowing its SPIFFE ID.
-const ROOTS_NAME: &str = "ROOTCA";
-/// Type of the resources.
-const SECRET_TYPE: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 /// Limit for the names that one stream may subscribe to.
 const MAX_NAMES: usize = 256;
 
@@ -50,6 +40,8 @@ struct SecretSubscription {
     requests: Streaming<DiscoveryRequest>,
     states: watch::Receiver<IdentityState>,
     names: Option<Vec<String>>,
+    /// Whether the last request subscribed to other names than the one before.
+    new_names: bool,
     sent: Vec<Any>,
     version: u64,
 }
@@ -68,6 +60,7 @@ impl SecretSubscription {
                         if request.resource_names.len() > MAX_NAMES {
                             return Some((Err(too_many_names()), self));
                         }
+                        self.new_names = self.names.as_ref() != Some(&request.resource_names);
                         self.names = Some(request.resource_names);
                     }
                     Err(_) => return None,
@@ -76,14 +69,19 @@ impl SecretSubscription {
             }
             let state = self.states.borrow_and_update().clone();
             let Some(names) = &self.names else { continue };
-            match secrets(&state, names) {
-                Ok(Some(secrets)) if secrets != self.sent => {
-                    self.version += 1;
-                    self.sent.clone_from(&secrets);
-                    return Some((Ok(response(secrets, self.version)), self));
-                }
-                Ok(_) => {}
+            let secrets = match known_secrets(&state, names, Utc::now()) {
+                Ok(secrets) => secrets,
                 Err(status) => return Some((Err(status), self)),
+            };
+            if mem::take(&mut self.new_names) {
+                report_unknown(names, &secrets);
+            }
+            let secrets: Vec<Any> = secrets.into_iter().map(|(_, secret)| secret).collect();
+            // a response without secrets is an error for Envoy
+            if !secrets.is_empty() && secrets != self.sent {
+                self.version += 1;
+                self.sent.clone_from(&secrets);
+                return Some((Ok(response(secrets, self.version)), self));
             }
         }
     }
@@ -94,6 +92,8 @@ struct DeltaSecretSubscription {
     requests: Streaming<DeltaDiscoveryRequest>,
     states: watch::Receiver<IdentityState>,
     names: BTreeSet<String>,
+    /// Whether the last request subscribed to names.
+    new_names: bool,
     /// Version of each secret that the client has.
     sent: BTreeMap<String, String>,
     responses: u64,
@@ -142,6 +142,7 @@ impl DeltaSecretSubscription {
             self.names.remove(name);
             self.sent.remove(name);
         }
+        self.new_names = !request.resource_names_subscribe.is_empty();
         self.names.extend(request.resource_names_subscribe);
     }
 
@@ -151,15 +152,25 @@ impl DeltaSecretSubscription {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let Some(secrets) = secrets(state, &names)? else { return Ok(Vec::new()) };
+        let secrets = known_secrets(state, &names, Utc::now())?;
+        if mem::take(&mut self.new_names) {
+            report_unknown(&names, &secrets);
+        }
         let mut changed = Vec::new();
-        for (name, secret) in names.into_iter().zip(secrets) {
+        for (name, secret) in secrets {
             let version = Digest::of([secret.value.as_slice()]).to_string();
             if self.sent.insert(name.clone(), version.clone()).as_ref() != Some(&version) {
                 changed.push(Resource { name, version, resource: Some(secret), ..Resource::default() });
             }
         }
         Ok(changed)
+    }
+}
+
+/// Logs the names of a subscription that no secret has. They don't end the stream: a secret is sent once there is one.
+fn report_unknown(names: &[String], known: &[(String, Any)]) {
+    for name in names.iter().filter(|name| known.iter().all(|(known, _)| known != *name)) {
+        tracing::warn!(name, "there is no secret of this name now; sending it once there is one");
     }
 }
 
@@ -171,40 +182,6 @@ fn response(resources: Vec<Any>, version: u64) -> DiscoveryResponse {
         resources,
         ..DiscoveryResponse::default()
     }
-}
-
-/// The secrets with these names, or all if `names` is empty; `None` while there is no identity.
-fn secrets(state: &IdentityState, names: &[String]) -> Result<Option<Vec<Any>>, Status> {
-    let Some((issued, trust_domain, bundle)) = state.ready() else {
-        return state.refusal.as_ref().map_or(Ok(None), |reason| Err(Status::permission_denied(reason.clone())));
-    };
-    let default_names = [CERTIFICATE_NAME.to_owned(), ROOTS_NAME.to_owned()];
-    let names = if names.is_empty() { &default_names } else { names };
-    let secret = |name: &String| {
-        let kind = if name == CERTIFICATE_NAME || *name == issued.id {
-            let chain = issued.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice()))).collect::<String>();
-            Type::TlsCertificate(TlsCertificate {
-                certificate_chain: Some(inline(chain)),
-                private_key: Some(inline(issued.key_pem.to_string())),
-                ..TlsCertificate::default()
-            })
-        } else {
-            let named = if name == ROOTS_NAME || name == trust_domain { Some(bundle) } else { state.bundles.get(name) };
-            let roots =
-                &named.ok_or_else(|| Status::invalid_argument(format!("there is no secret named `{name}`")))?.roots;
-            Type::ValidationContext(CertificateValidationContext {
-                trusted_ca: Some(inline(roots.iter().map(pem).collect())),
-                ..CertificateValidationContext::default()
-            })
-        };
-        let secret = Secret { name: name.clone(), r#type: Some(kind) };
-        Ok(Any { type_url: SECRET_TYPE.to_owned(), value: secret.encode_to_vec() })
-    };
-    names.iter().map(secret).collect::<Result<_, _>>().map(Some)
-}
-
-fn inline(text: String) -> DataSource {
-    DataSource { specifier: Some(Specifier::InlineString(text)), ..DataSource::default() }
 }
 
 #[tonic::async_trait]
@@ -220,6 +197,7 @@ impl SecretDiscoveryService for SdsService {
             requests: request.into_inner(),
             states: self.source.state(),
             names: None,
+            new_names: false,
             sent: Vec::new(),
             version: 0,
         };
@@ -228,8 +206,12 @@ impl SecretDiscoveryService for SdsService {
 
     async fn fetch_secrets(&self, request: Request<DiscoveryRequest>) -> Result<Response<DiscoveryResponse>, Status> {
         let state = self.source.state().borrow().clone();
-        let secrets = secrets(&state, &request.into_inner().resource_names)?;
-        Ok(Response::new(response(secrets.ok_or_else(|| Status::unavailable("no certificate yet"))?, 1)))
+        let names = request.into_inner().resource_names;
+        let secrets = known_secrets(&state, &names, Utc::now())?;
+        if secrets.is_empty() {
+            return Err(Status::unavailable("there is no secret of these names now"));
+        }
+        Ok(Response::new(response(secrets.into_iter().map(|(_, secret)| secret).collect(), 1)))
     }
 
     async fn delta_secrets(
@@ -240,64 +222,10 @@ impl SecretDiscoveryService for SdsService {
             requests: request.into_inner(),
             states: self.source.state(),
             names: BTreeSet::new(),
+            new_names: false,
             sent: BTreeMap::new(),
             responses: 0,
         };
         Ok(Response::new(unfold(subscription, DeltaSecretSubscription::next).boxed()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use durward_controller_client::identity::IssuedIdentity;
-    use durward_pki::bundle::BundleContents;
-    use std::sync::Arc;
-    use zeroize::Zeroizing;
-
-    fn state() -> IdentityState {
-        let issued = IssuedIdentity {
-            id: "spiffe://cluster.local/ns/a/sa/b".to_owned(),
-            chain: vec![vec![1]],
-            key: Zeroizing::new(vec![2]),
-            key_pem: Zeroizing::new("key".to_owned()),
-        };
-        let bundle =
-            |root: u8| BundleContents { roots: vec![CertificateDer::from(vec![root])], ..BundleContents::default() };
-        let bundles =
-            [("spiffe://cluster.local".to_owned(), bundle(3)), ("spiffe://partner.example".to_owned(), bundle(4))];
-        IdentityState { issued: Some(Arc::new(issued)), bundles: Arc::new(bundles.into()), refusal: None }
-    }
-
-    fn secret_text(name: &str) -> Result<String, tonic::Code> {
-        let all =
-            secrets(&state(), &[name.to_owned()]).map_err(|status| status.code())?.expect("the state has an identity");
-        let [any] = all.as_slice() else { return Ok(String::new()) };
-        let secret = Secret::decode(any.value.as_slice()).expect("the value is a Secret");
-        let source = match secret.r#type {
-            Some(Type::ValidationContext(context)) => context.trusted_ca,
-            Some(Type::TlsCertificate(certificate)) => certificate.certificate_chain,
-            _ => None,
-        };
-        match source.and_then(|source| source.specifier) {
-            Some(Specifier::InlineString(text)) => Ok(text),
-            _ => Ok(String::new()),
-        }
-    }
-
-    #[test]
-    fn secrets_are_found_by_the_names_of_spire_and_by_spiffe_ids() {
-        let pem = |byte: u8| pem(&CertificateDer::from(vec![byte]));
-        for (name, expected) in [
-            ("default", Ok(pem(1))),
-            ("spiffe://cluster.local/ns/a/sa/b", Ok(pem(1))),
-            ("ROOTCA", Ok(pem(3))),
-            ("spiffe://cluster.local", Ok(pem(3))),
-            ("spiffe://partner.example", Ok(pem(4))),
-            ("spiffe://unknown.example", Err(tonic::Code::InvalidArgument)),
-            ("spiffe://partner.example/x", Err(tonic::Code::InvalidArgument)),
-        ] {
-            assert_eq!(secret_text(name), expected, "{name}");
-        }
     }
 }

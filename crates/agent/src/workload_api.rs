@@ -99,7 +99,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
         check_security_header(&request)?;
         let hint = self.hint.clone();
         let view = move |state: &IdentityState| {
-            let (issued, trust_domain, bundle) = state.ready()?;
+            let (issued, trust_domain, bundle) = state.valid_identity(Utc::now())?;
             let others = state.bundles.iter().filter(|(name, _)| *name != trust_domain);
             Some(X509svidResponse {
                 svids: vec![X509svid {
@@ -126,8 +126,9 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchX509BundlesStream>, Status> {
         check_security_header(&request)?;
         let view = |state: &IdentityState| {
-            let bundles = state.bundles.iter().map(|(name, bundle)| (name.clone(), der(&bundle.roots)));
-            state.ready().map(|_| X509BundlesResponse { crl: Vec::new(), bundles: bundles.collect() })
+            let (_, bundles) = state.trusted_bundles()?;
+            let bundles = bundles.iter().map(|(name, bundle)| (name.clone(), der(&bundle.roots)));
+            Some(X509BundlesResponse { crl: Vec::new(), bundles: bundles.collect() })
         };
         let digest = |response: &X509BundlesResponse| Digest::of(sorted(&response.bundles));
         Ok(Response::new(self.follow(view, digest).boxed()))
@@ -153,8 +154,9 @@ impl SpiffeWorkloadApi for WorkloadApi {
     ) -> Result<Response<Self::FetchJWTBundlesStream>, Status> {
         check_security_header(&request)?;
         let view = |state: &IdentityState| {
-            let bundles = state.bundles.iter().map(|(name, bundle)| (name.clone(), bundle.jwks.clone().into_bytes()));
-            state.ready().map(|_| JwtBundlesResponse { bundles: bundles.collect() })
+            let (_, bundles) = state.trusted_bundles()?;
+            let bundles = bundles.iter().map(|(name, bundle)| (name.clone(), bundle.jwks.clone().into_bytes()));
+            Some(JwtBundlesResponse { bundles: bundles.collect() })
         };
         let digest = |response: &JwtBundlesResponse| Digest::of(sorted(&response.bundles));
         Ok(Response::new(self.follow(view, digest).boxed()))
@@ -172,7 +174,7 @@ impl SpiffeWorkloadApi for WorkloadApi {
             }
         }
         let state = self.source.state().borrow().clone();
-        if state.ready().is_none() {
+        if state.trusted_bundles().is_none() {
             return Err(state.refusal.map_or_else(|| Status::unavailable("no bundle yet"), Status::permission_denied));
         }
         let invalid =

@@ -62,6 +62,9 @@ pub enum ControllerError {
     /// The request failed, or the controller did not answer in time.
     #[error("{0}")]
     Request(String),
+    /// The controller did not answer in time, while a previous answer is still valid.
+    #[error("the controller is silent")]
+    Silent,
     /// The controller rejected the request.
     #[error("the controller answered {status}: {message}")]
     Rejected {

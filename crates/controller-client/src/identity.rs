@@ -4,17 +4,19 @@ use crate::client::{ControllerClient, ControllerError};
 use crate::retry::{FIRST_PAUSE, RetryPauses};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use durward_pki::bundle::{BundleContents, read};
 use durward_protocol::bundles::Bundles;
 use durward_protocol::mint::{CertificateRequest, CertificateResponse, TokenRequest, TokenResponse};
 use durward_runtime::Failure;
+use durward_runtime::wall_clock::sleep_until;
 use quick_cache::sync::Cache;
 use rcgen::{CertificateParams, KeyPair};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -27,6 +29,8 @@ pub struct IssuedIdentity {
     pub id: String,
     /// Certificates, leaf first, DER.
     pub chain: Vec<Vec<u8>>,
+    /// When the certificate expires.
+    pub not_after: DateTime<Utc>,
     /// PKCS #8, DER.
     pub key: Zeroizing<Vec<u8>>,
     /// PKCS #8, PEM.
@@ -52,11 +56,18 @@ pub struct IdentityState {
 }
 
 impl IdentityState {
-    /// The certificate, the SPIFFE ID of its trust domain, and the bundle of that domain; `None` until all are there.
-    pub fn ready(&self) -> Option<(&IssuedIdentity, &str, &BundleContents)> {
-        let issued = self.issued.as_deref()?;
+    /// The certificate, the SPIFFE ID of its trust domain, and the bundle of that domain; `None` until all are there,
+    /// and once the certificate has expired at `now`.
+    pub fn valid_identity(&self, now: DateTime<Utc>) -> Option<(&IssuedIdentity, &str, &BundleContents)> {
+        let issued = self.issued.as_deref().filter(|issued| issued.not_after > now)?;
         let trust_domain = trust_domain(&issued.id);
         self.bundles.get_key_value(trust_domain).map(|(name, bundle)| (issued, name.as_str(), bundle))
+    }
+
+    /// The last certificate, even if expired, and the bundles; `None` until there is an identity with its own bundle.
+    pub fn trusted_bundles(&self) -> Option<(&IssuedIdentity, &BTreeMap<String, BundleContents>)> {
+        let issued = self.issued.as_deref()?;
+        self.bundles.contains_key(trust_domain(&issued.id)).then_some((issued, &*self.bundles))
     }
 }
 
@@ -66,8 +77,17 @@ pub fn trust_domain(id: &str) -> &str {
     path.and_then(|at| id.get(..at + "spiffe://".len())).unwrap_or(id)
 }
 
-/// Tokens by audiences, each with the time until which it is reused.
-type TokenCache = Cache<Vec<String>, (Arc<TokenResponse>, DateTime<Utc>)>;
+/// A token, and when to request the next.
+type CachedToken = (Arc<TokenResponse>, DateTime<Utc>);
+
+/// Tokens by audiences.
+type TokenCache = Cache<Vec<String>, CachedToken>;
+
+/// Time for the controller to answer while a previous token is still valid.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Time for which a valid token is reused after its renewal failed, so that callers don't wait again for a silent
+/// controller.
+const RENEWAL_PAUSE: TimeDelta = TimeDelta::seconds(5);
 
 /// Obtains the identity from the controller. Clones share it.
 #[derive(Debug, Clone)]
@@ -91,23 +111,40 @@ impl IdentitySource {
         self.state.subscribe()
     }
 
-    /// A JWT-SVID. The previous one for the same audiences is reused until half of its lifetime has passed.
+    /// A JWT-SVID. The previous one for the same audiences is reused until half of its lifetime has passed, and while it
+    /// is valid also if the controller can't be reached or is silent for a second.
     ///
     /// # Errors
-    /// When the pod has no identity, or the request fails.
+    /// When the pod has no identity, or the request fails and no previous token is valid.
     pub async fn token(&self, audience: &[String]) -> Result<Arc<TokenResponse>, ControllerError> {
         let mut audience = audience.to_vec();
         audience.sort_unstable();
-        if let Some((token, reuse_until)) = self.tokens.get(&audience)
-            && reuse_until > Utc::now()
-        {
-            tracing::debug!(%reuse_until, "reusing a cached token");
-            return Ok(token);
+        let cached = self.tokens.get(&audience).filter(|(token, _)| token.expires_at > Utc::now());
+        let Some((previous, renew_at)) = cached else { return self.request_token(audience).await };
+        if renew_at > Utc::now() {
+            tracing::debug!(%renew_at, "reusing a cached token");
+            return Ok(previous);
         }
+        let error = match timeout(PATIENCE, self.request_token(audience.clone())).await {
+            Ok(Ok(token)) => return Ok(token),
+            // not a failure: the pod has no identity any more
+            Ok(Err(error @ ControllerError::NoIdentity(_))) => return Err(error),
+            Ok(Err(error)) => error,
+            Err(_) => ControllerError::Silent,
+        };
+        if previous.expires_at <= Utc::now() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "renewing a token failed; reusing the previous one while it is valid");
+        self.tokens.insert(audience, (Arc::clone(&previous), Utc::now() + RENEWAL_PAUSE));
+        Ok(previous)
+    }
+
+    async fn request_token(&self, audience: Vec<String>) -> Result<Arc<TokenResponse>, ControllerError> {
         let request = TokenRequest { audience: audience.clone() };
         let token = Arc::new(self.controller.request_token(&request).await?);
-        let reuse_until = Utc::now() + (token.expires_at - Utc::now()) / 2;
-        self.tokens.insert(audience, (Arc::clone(&token), reuse_until));
+        let renew_at = Utc::now() + (token.expires_at - Utc::now()) / 2;
+        self.tokens.insert(audience, (Arc::clone(&token), renew_at));
         Ok(token)
     }
 
@@ -118,21 +155,25 @@ impl IdentitySource {
     pub async fn renew_certificate(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let mut pauses = RetryPauses::new();
         loop {
-            let pause = match self.request_certificate().await {
+            let requested = tokio::select! {
+                requested = self.request_certificate() => requested,
+                () = shutdown.cancelled() => return Ok(()),
+            };
+            let pause = match requested {
                 Ok(refresh_at) => {
                     pauses.reset();
-                    (refresh_at - Utc::now()).to_std().unwrap_or(FIRST_PAUSE)
+                    SystemTime::from(refresh_at).max(SystemTime::now() + FIRST_PAUSE)
                 }
                 Err(error) => {
                     tracing::warn!(%error, "requesting a certificate failed; trying again");
                     if let ControllerError::NoIdentity(reason) = error {
                         self.refuse(reason);
                     }
-                    pauses.next_pause()
+                    SystemTime::now() + pauses.next_pause()
                 }
             };
             tokio::select! {
-                () = sleep(pause) => {}
+                () = sleep_until(pause) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
@@ -160,6 +201,7 @@ impl IdentitySource {
         let issued = IssuedIdentity {
             id: spiffe_id,
             chain,
+            not_after,
             key: Zeroizing::new(key.serialize_der()),
             key_pem: Zeroizing::new(key.serialize_pem()),
         };
@@ -186,9 +228,7 @@ impl IdentitySource {
                 Ok(Bundles { digest, bundles }) => {
                     pauses.reset();
                     if digest != known {
-                        let contents = bundles.into_iter().filter_map(|(name, bundle)| contents(name, &bundle));
-                        let contents = Arc::new(contents.collect());
-                        self.state.send_modify(|state| state.bundles = contents);
+                        self.state.send_modify(|state| state.bundles = Arc::new(read_bundles(bundles, &state.bundles)));
                         known = digest;
                     }
                 }
@@ -204,13 +244,53 @@ impl IdentitySource {
     }
 }
 
-/// The contents of a bundle. A bundle that can't be read is left out; the others stay valid.
-fn contents(name: String, bundle: &serde_json::Value) -> Option<(String, BundleContents)> {
-    match read(bundle.to_string().as_bytes()) {
+/// The contents of bundles. One that can't be read keeps its previous contents; without any it is left out.
+fn read_bundles(
+    bundles: impl IntoIterator<Item = (String, serde_json::Value)>,
+    previous: &BTreeMap<String, BundleContents>,
+) -> BTreeMap<String, BundleContents> {
+    let contents = bundles.into_iter().filter_map(|(name, bundle)| match read(bundle.to_string().as_bytes()) {
         Ok(contents) => Some((name, contents)),
         Err(error) => {
-            tracing::warn!(trust_domain = name, %error, "a trust bundle can't be read; leaving it out");
-            None
+            tracing::warn!(trust_domain = name, %error, "a trust bundle can't be read; keeping the previous one, if any");
+            previous.get(&name).cloned().map(|contents| (name, contents))
+        }
+    });
+    contents.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_unreadable_bundle_keeps_its_previous_contents() {
+        let bundle = |sequence: u64| json!({"keys": [], "spiffe_sequence": sequence});
+        let sequences = |bundles: &BTreeMap<String, BundleContents>| {
+            bundles.iter().map(|(name, contents)| (name.clone(), contents.sequence)).collect::<Vec<_>>()
+        };
+        let named = |name: &str, bundle| (name.to_owned(), bundle);
+        let first = read_bundles([named("a", bundle(1)), named("b", bundle(2))], &BTreeMap::new());
+        let next = read_bundles([named("a", json!("?")), named("c", json!({}))], &first);
+        assert_eq!(sequences(&next), [("a".to_owned(), Some(1))], "b has ended, c was never readable");
+    }
+
+    #[test]
+    fn an_identity_is_valid_until_its_certificate_expires() {
+        let not_after = DateTime::UNIX_EPOCH + TimeDelta::hours(1);
+        let issued = IssuedIdentity {
+            id: "spiffe://cluster.local/ns/a/sa/b".to_owned(),
+            chain: Vec::new(),
+            not_after,
+            key: Zeroizing::new(Vec::new()),
+            key_pem: Zeroizing::default(),
+        };
+        let bundles = BTreeMap::from([("spiffe://cluster.local".to_owned(), BundleContents::default())]);
+        let state = IdentityState { issued: Some(Arc::new(issued)), bundles: Arc::new(bundles), refusal: None };
+        for (seconds, valid) in [(-1, true), (0, false), (1, false)] {
+            let now = not_after + TimeDelta::seconds(seconds);
+            assert_eq!(state.valid_identity(now).is_some(), valid, "{seconds}");
         }
     }
 }

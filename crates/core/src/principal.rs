@@ -263,8 +263,10 @@ pub fn is_dns_subdomain(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_dns_label)
 }
 
-/// SPIFFE-ID section 2.1: lower-case letters, digits, `.`, `-`, `_`, at most 255 bytes.
-fn is_trust_domain(text: &str) -> bool {
+/// Whether `text` is the name of a trust domain. SPIFFE-ID section 2.1: lower-case letters, digits, `.`, `-`, `_`, at most
+/// 255 bytes.
+#[must_use]
+pub fn is_trust_domain(text: &str) -> bool {
     !text.is_empty()
         && text.len() <= 255
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_'))

@@ -4,13 +4,13 @@ use crate::error::{CertificateFileProblem, GateError};
 use crate::identity::{IdentityMaterial, IdentityPublisher};
 use durward_core::principal::PrincipalId;
 use durward_pki::authority::pem;
-use durward_pki::svid;
+use durward_pki::svid::{self, X509Svid};
 use durward_runtime::Failure;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -54,7 +54,7 @@ impl CertificateFiles {
         let in_bundle = |problem| GateError::CertificateFile { path: self.bundle.clone(), problem };
         let in_roots = |problem| GateError::CertificateFile { path: self.roots.clone(), problem };
         let chain = certificates(&contents.bundle).map_err(in_bundle)?;
-        let id = subject(&chain).map_err(in_bundle)?;
+        let (id, not_after) = subject(&chain).map_err(in_bundle)?;
         PrivateKeyDer::from_pem_slice(contents.bundle.as_bytes())
             .map_err(|error| in_bundle(CertificateFileProblem::Key(error)))?;
         Ok(IdentityMaterial {
@@ -62,6 +62,7 @@ impl CertificateFiles {
             chain_pem: chain.iter().map(pem).collect(),
             // readers of the key skip certificates
             key_pem: contents.bundle.clone(),
+            not_after,
             roots: certificates(&contents.roots).map_err(in_roots)?,
             jwks: contents.jwks.clone(),
         })
@@ -100,9 +101,11 @@ fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, CertificateF
     CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<_, _>>().map_err(CertificateFileProblem::Pem)
 }
 
-/// The workload of the leaf.
-fn subject(chain: &[CertificateDer<'_>]) -> Result<PrincipalId, CertificateFileProblem> {
+/// The workload of the leaf, and when the leaf expires.
+fn subject(chain: &[CertificateDer<'_>]) -> Result<(PrincipalId, SystemTime), CertificateFileProblem> {
     let leaf = chain.first().ok_or(CertificateFileProblem::NoCertificate)?;
-    let id = svid::parse(leaf).map_err(CertificateFileProblem::Svid)?.id;
-    id.parse().map_err(|_| CertificateFileProblem::NotAWorkload(id))
+    let X509Svid { id, not_after, .. } = svid::parse(leaf).map_err(CertificateFileProblem::Svid)?;
+    let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(not_after).unwrap_or_default());
+    let id = id.parse().map_err(|_| CertificateFileProblem::NotAWorkload(id))?;
+    Ok((id, not_after))
 }

@@ -38,6 +38,9 @@ pub enum GateError {
         /// Trust domain of the gate.
         trust_domain: String,
     },
+    /// The certificate has expired already.
+    #[error("the certificate of {0} has expired")]
+    Expired(PrincipalId),
     /// The subject of the certificate is not a workload.
     #[error(transparent)]
     Subject(#[from] PrincipalIdError),

@@ -2,6 +2,7 @@
 
 use crate::error::GateError;
 use crate::server_verifier::ServerVerifier;
+use chrono::Utc;
 use durward_api::compile::ClusterDomains;
 use durward_authn::Authenticator;
 use durward_authn::tls::WorkloadClientVerifier;
@@ -15,6 +16,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
+use std::time::SystemTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -26,6 +28,8 @@ pub(super) struct IdentityMaterial {
     /// Leaf first.
     pub(super) chain_pem: String,
     pub(super) key_pem: Zeroizing<String>,
+    /// When the certificate expires.
+    pub(super) not_after: SystemTime,
     pub(super) roots: Vec<CertificateDer<'static>>,
     /// Keys of the trust domain's own tokens, as a JWKS in JSON.
     pub(super) jwks: Option<String>,
@@ -70,27 +74,33 @@ impl GateTls {
 pub(super) struct IdentityPublisher {
     identity: watch::Sender<Option<Arc<GateTls>>>,
     authenticator: Arc<Authenticator>,
+    readiness: Arc<Readiness>,
     trust_domain: Arc<str>,
     cluster_domain: Arc<str>,
 }
 
 impl IdentityPublisher {
-    pub(super) fn new(authenticator: Arc<Authenticator>, domain: &ClusterDomains) -> Self {
+    pub(super) fn new(authenticator: Arc<Authenticator>, readiness: Arc<Readiness>, domain: &ClusterDomains) -> Self {
         Self {
             identity: watch::Sender::new(None),
             authenticator,
+            readiness,
             trust_domain: domain.trust_domain.as_str().into(),
             cluster_domain: domain.cluster_domain.as_str().into(),
         }
     }
 
-    /// Uses this certificate and these roots from now on. On an error the previous ones stay in use.
+    /// Uses this certificate and these roots from now on; the process is ready until the certificate expires. On an error
+    /// the previous ones stay in use.
     pub(super) fn publish(&self, material: &IdentityMaterial) -> Result<(), GateError> {
         if material.id.trust_domain().unwrap_or_default() != &*self.trust_domain {
             let trust_domain = self.trust_domain.to_string();
             return Err(GateError::ForeignTrustDomain { id: material.id.clone(), trust_domain });
         }
         let current = self.identity.borrow().clone();
+        if current.is_some() && material.not_after <= SystemTime::now() {
+            return Err(GateError::Expired(material.id.clone()));
+        }
         let first = match current {
             Some(identity) => {
                 identity.replace(material)?;
@@ -105,6 +115,7 @@ impl IdentityPublisher {
         if first.is_some() {
             self.identity.send_replace(first);
         }
+        self.readiness.mark_identities_ready_until(material.not_after);
         Ok(())
     }
 
@@ -118,15 +129,12 @@ impl IdentityPublisher {
 pub(super) async fn follow_controller(
     mut state: watch::Receiver<IdentityState>,
     publisher: IdentityPublisher,
-    readiness: Arc<Readiness>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     loop {
         let material = issued_material(&state.borrow_and_update());
-        match material.map(|material| publisher.publish(&material?)) {
-            Some(Ok(())) => readiness.mark_identities_ready(),
-            Some(Err(error)) => tracing::warn!(%error, "a certificate can't be used; keeping the previous one"),
-            None => {}
+        if let Some(Err(error)) = material.map(|material| publisher.publish(&material?)) {
+            tracing::warn!(%error, "a certificate can't be used; keeping the previous one");
         }
         tokio::select! {
             changed = state.changed() => changed?,
@@ -137,7 +145,7 @@ pub(super) async fn follow_controller(
 
 /// The current certificate and roots of the controller, once there are any.
 fn issued_material(state: &IdentityState) -> Option<Result<IdentityMaterial, GateError>> {
-    let (issued, _, bundle) = state.ready()?;
+    let (issued, _, bundle) = state.valid_identity(Utc::now())?;
     let id = match issued.id.parse() {
         Ok(id) => id,
         Err(error) => return Some(Err(GateError::Subject(error))),
@@ -146,6 +154,7 @@ fn issued_material(state: &IdentityState) -> Option<Result<IdentityMaterial, Gat
         id,
         chain_pem: issued.chain.iter().map(|der| pem(&CertificateDer::from(der.as_slice()))).collect(),
         key_pem: Zeroizing::new(issued.key_pem.to_string()),
+        not_after: issued.not_after.into(),
         roots: bundle.roots.clone(),
         jwks: Some(bundle.jwks.clone()),
     }))

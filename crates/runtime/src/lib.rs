@@ -20,5 +20,6 @@ pub mod slots;
 pub mod source;
 pub mod supervisor;
 pub mod tls;
+pub mod wall_clock;
 
 pub use supervisor::Failure;

@@ -1,12 +1,14 @@
 //! Whether this process is ready to serve requests.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// Readiness of the process: policies are loaded, identities can be verified, and shutdown has not begun.
 #[derive(Debug, Default)]
 pub struct Readiness {
     policies_loaded: AtomicBool,
-    identities_ready: AtomicBool,
+    /// Unix seconds until which identities can be verified; 0 before the first.
+    identities_ready_until: AtomicU64,
     closing: AtomicBool,
 }
 
@@ -15,8 +17,13 @@ impl Readiness {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.policies_loaded.load(Ordering::Acquire)
-            && self.identities_ready.load(Ordering::Acquire)
+            && self.identities_ready_at(SystemTime::now())
             && !self.closing.load(Ordering::Acquire)
+    }
+
+    fn identities_ready_at(&self, now: SystemTime) -> bool {
+        let until = Duration::from_secs(self.identities_ready_until.load(Ordering::Acquire));
+        now.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|now| now < until)
     }
 
     /// Marks that shutdown has begun: the process is no longer ready.
@@ -24,10 +31,15 @@ impl Readiness {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// Marks that identities can be verified. In the controller, all pods and service accounts are listed; in a gate,
-    /// its certificate is loaded.
+    /// Marks that identities can be verified: all pods and service accounts are listed.
     pub fn mark_identities_ready(&self) {
-        self.identities_ready.store(true, Ordering::Release);
+        self.identities_ready_until.store(u64::MAX, Ordering::Release);
+    }
+
+    /// Marks that identities can be verified until the clock shows `until`: the certificate of this process expires then.
+    pub fn mark_identities_ready_until(&self, until: SystemTime) {
+        let seconds = until.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |until| until.as_secs());
+        self.identities_ready_until.store(seconds, Ordering::Release);
     }
 
     /// Marks that the loaded policies are no longer in force.
@@ -38,5 +50,24 @@ impl Readiness {
     /// Marks that policies are loaded and in force.
     pub fn mark_policies_loaded(&self) {
         self.policies_loaded.store(true, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identities_are_ready_until_the_certificate_expires() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let ready = |readiness: &Readiness| [9, 10, 11].map(|seconds| readiness.identities_ready_at(at(seconds)));
+        let readiness = Readiness::default();
+        assert_eq!(ready(&readiness), [false; 3]);
+        readiness.mark_identities_ready_until(at(10));
+        assert_eq!(ready(&readiness), [true, false, false]);
+        readiness.mark_identities_ready_until(at(11));
+        assert_eq!(ready(&readiness), [true, true, false], "a renewed certificate");
+        readiness.mark_identities_ready();
+        assert_eq!(ready(&readiness), [true; 3]);
     }
 }

@@ -16,9 +16,10 @@ use durward_engine::EngineContext;
 use durward_protocol::snapshot::{ReceivedSnapshotLine, SnapshotLine, SnapshotResources};
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
+use durward_runtime::wall_clock;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use thiserror::Error;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -49,8 +50,9 @@ pub(super) struct SnapshotFollower {
     readiness: Arc<Readiness>,
     max_age: Duration,
     applied: AppliedResources,
-    /// Time of the last message of the controller, while its policies are in force.
-    last_message: Option<Instant>,
+    /// Time of the last message of the controller, while its policies are in force: by the timer, and by the clock,
+    /// which goes on while the host sleeps.
+    last_message: Option<(Instant, SystemTime)>,
 }
 
 impl SnapshotFollower {
@@ -124,10 +126,11 @@ impl SnapshotFollower {
     async fn wait_while_valid<T>(&mut self, response: impl Future<Output = T>) -> T {
         let mut response = pin!(response);
         loop {
-            let Some(expiry) = self.last_message.map(|at| at + self.max_age) else { return response.await };
+            let Some((instant, time)) = self.last_message else { return response.await };
             tokio::select! {
                 response = &mut response => return response,
-                () = sleep_until(expiry) => self.drop_policies(),
+                () = sleep_until(instant + self.max_age) => self.drop_policies(),
+                () = wall_clock::sleep_until(time + self.max_age) => self.drop_policies(),
             }
         }
     }
@@ -143,7 +146,7 @@ impl SnapshotFollower {
             }
             SnapshotLine::Heartbeat => {}
         }
-        self.last_message = Some(Instant::now());
+        self.last_message = Some((Instant::now(), SystemTime::now()));
         self.context.metrics.controller_seen();
         Ok(())
     }

@@ -50,7 +50,7 @@ impl ClusterGate {
         let bundle_source = source.clone();
         supervisor.spawn(|stop| source.renew_certificate(stop));
         supervisor.spawn(|stop| bundle_source.follow_bundles(stop));
-        supervisor.spawn(|stop| follow_controller(identities, publisher.clone(), Arc::clone(readiness), stop));
+        supervisor.spawn(|stop| follow_controller(identities, publisher.clone(), stop));
 
         let (missing_approvals, requests) = mpsc::channel(REQUEST_QUEUE);
         context.engine.send_approval_requests_to(missing_approvals);

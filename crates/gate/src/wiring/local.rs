@@ -18,11 +18,16 @@ use durward_state::{LocalApprovals, LocalState, TokenKeyFolder};
 use durward_step_up::step_up_page;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
-/// Lifetime of a certificate of the local CA; each start issues a new one.
+/// Lifetime of a certificate of the local CA. Each start issues a new one, and half of the lifetime later another.
 const CERTIFICATE_LIFETIME: TimeDelta = TimeDelta::days(90);
+/// Interval between checks whether the certificate is due for renewal: by wall clock, and rare next to its lifetime.
+const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The settings of a gate without a cluster.
 #[derive(Debug)]
@@ -67,10 +72,13 @@ impl LocalGate {
         context.engine.set_step_up_page(self.step_up.as_ref().map(step_up_page));
         let (approval_changes, changed_approvals) = unbounded_channel();
         match self.certificate {
-            GateCertificate::State { state, account } => {
-                let state = OpenState::issue(&state, &domain.trust_domain, &account)?;
+            GateCertificate::State { state: folder, account } => {
+                let state = OpenState::issue(&folder, &domain.trust_domain, &account)?;
                 publisher.publish(&state.material)?;
                 state.start(context, &mut directory, approval_changes, supervisor)?;
+                let renewal = CertificateRenewal { state: folder, trust_domain: domain.trust_domain.clone(), account };
+                let publisher = publisher.clone();
+                supervisor.spawn(|stop| renewal.run(publisher, stop));
             }
             // without a state directory no key verifies approvals: operations that need one stay denied
             GateCertificate::Files(files) => {
@@ -88,7 +96,6 @@ impl LocalGate {
         let context = context.clone();
         supervisor.spawn(|stop| follow(watch, directory, context, changed_approvals, stop));
         readiness.mark_policies_loaded();
-        readiness.mark_identities_ready();
         Ok(())
     }
 }
@@ -106,11 +113,13 @@ impl OpenState {
         let id = PrincipalId::workload(trust_domain, namespace, name)?;
         let state = LocalState::open(folder, trust_domain)?;
         let names = ["localhost".to_owned()];
-        let issued = state.issue(&id.to_string(), &names, &[], CERTIFICATE_LIFETIME, Utc::now())?;
+        let now = Utc::now();
+        let issued = state.issue(&id.to_string(), &names, &[], CERTIFICATE_LIFETIME, now)?;
         let material = IdentityMaterial {
             id,
             chain_pem: issued.chain_pem,
             key_pem: issued.key_pem,
+            not_after: (now + CERTIFICATE_LIFETIME).into(),
             roots: state.authority.roots().to_vec(),
             jwks: Some(state.token_keys.jwks()),
         };
@@ -137,5 +146,40 @@ impl OpenState {
         let authenticator = Arc::clone(&context.authenticator);
         TokenKeyFolder::new(&self.folder).start_renewal(self.token_keys, authenticator, supervisor);
         Ok(())
+    }
+}
+
+/// Renews the certificate of the local CA.
+struct CertificateRenewal {
+    state: PathBuf,
+    trust_domain: String,
+    account: (String, String),
+}
+
+impl CertificateRenewal {
+    /// Issues and publishes a certificate from half of the lifetime of the previous one, until `shutdown`. A failure is
+    /// logged and the previous certificate stays in use.
+    async fn run(self, publisher: IdentityPublisher, shutdown: CancellationToken) -> Result<(), Failure> {
+        let renewal = Arc::new(self);
+        let mut renew_at = Utc::now() + CERTIFICATE_LIFETIME / 2;
+        loop {
+            tokio::select! {
+                () = sleep(RENEWAL_CHECK_INTERVAL) => {}
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            if Utc::now() < renew_at {
+                continue;
+            }
+            let (renewal, publisher) = (Arc::clone(&renewal), publisher.clone());
+            match tokio::task::spawn_blocking(move || renewal.renew(&publisher)).await? {
+                Ok(()) => renew_at = Utc::now() + CERTIFICATE_LIFETIME / 2,
+                Err(error) => tracing::warn!(%error, "renewing the certificate failed; keeping the previous one"),
+            }
+        }
+    }
+
+    fn renew(&self, publisher: &IdentityPublisher) -> Result<(), Failure> {
+        let state = OpenState::issue(&self.state, &self.trust_domain, &self.account)?;
+        Ok(publisher.publish(&state.material)?)
     }
 }

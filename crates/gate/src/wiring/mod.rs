@@ -37,8 +37,9 @@ pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses))
     let sockets = GateSockets::bind(&settings.listen).await?;
     let addresses = sockets.addresses()?;
     let GateEngine { context, liveness } = GateEngine::build(&mut settings)?;
-    let publisher = IdentityPublisher::new(Arc::clone(&context.authenticator), &settings.domain);
     let readiness = Arc::new(Readiness::default());
+    let authenticator = Arc::clone(&context.authenticator);
+    let publisher = IdentityPublisher::new(authenticator, Arc::clone(&readiness), &settings.domain);
     let closing = Arc::clone(&readiness);
 
     let limits = ServerLimits::new(settings.connections, context.metrics.listeners().clone());
