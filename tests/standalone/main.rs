@@ -18,6 +18,7 @@ mod examples;
 mod exchange;
 mod expiry;
 mod gate;
+mod limits;
 mod openfga;
 mod openfga_models;
 mod policy_tools;

@@ -83,10 +83,8 @@ impl ConnectionBodies {
     /// of it is read.
     pub(crate) fn count(self: &Arc<Self>, body: Incoming) -> CountedBody {
         let reservation = Reservation { bodies: Arc::clone(self), held: AtomicUsize::new(0), refusal: OnceLock::new() };
-        if let Some(refusal) = body.size_hint().exact().and_then(|length| self.refusal_of(length)) {
-            reservation.refuse(refusal);
-        }
-        CountedBody { body, reservation: Arc::new(reservation), deadline: None }
+        let no_room = body.size_hint().exact().and_then(|length| self.refusal_of(length));
+        CountedBody { body, reservation: Arc::new(reservation), no_room, deadline: None }
     }
 
     /// Why there is no memory for a body of this length now.
@@ -192,6 +190,8 @@ impl Error for BodyError {}
 pub(crate) struct CountedBody {
     body: Incoming,
     pub(crate) reservation: Arc<Reservation>,
+    /// Why there is no memory for the length that the request states. It only matters if the body is read.
+    no_room: Option<BodyRefusal>,
     /// Set once the body has to be waited for: most bodies arrive with their headers.
     deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -202,6 +202,9 @@ impl Body for CountedBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
+        if let Some(refusal) = this.no_room.take() {
+            this.reservation.refuse(refusal);
+        }
         if let Some(refusal) = this.reservation.refusal.get() {
             return Poll::Ready(Some(Err(BodyError(*refusal).into())));
         }
