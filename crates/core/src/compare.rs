@@ -4,6 +4,7 @@
 //! both is decided. Callers are compared by the names that rules give them. Conditions are compared as texts and never
 //! evaluated.
 
+use crate::kubernetes::ApiPattern;
 use crate::path::{ANY_METHOD, HttpPattern, PathPattern};
 use crate::rights::{AccessRight, CallerSet, Permission};
 use crate::service::{CompiledService, ServiceKey, ServiceOperation};
@@ -103,12 +104,52 @@ fn names(old: &CompiledService, new: &CompiledService) -> impl Iterator<Item = S
 }
 
 /// Requests by the operations that they were and are.
-type OperationPairs<'s> = BTreeMap<(Option<Arc<str>>, Option<Arc<str>>), OperationPair<'s>>;
+#[derive(Default)]
+struct OperationPairs<'s>(BTreeMap<PairKey, OperationPair<'s>>);
+
+/// Where the requests go, and the names of the operations before and after.
+type PairKey = (Destination, Option<Arc<str>>, Option<Arc<str>>);
+
+/// Where requests go. It decides what applies to those that no operation matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Destination {
+    /// To the service, which refuses them.
+    Service,
+    /// To the Kubernetes API, where they are not governed.
+    KubernetesApi,
+}
 
 struct OperationPair<'s> {
     old: Option<&'s ServiceOperation>,
     new: Option<&'s ServiceOperation>,
     requests: BTreeSet<String>,
+}
+
+impl<'s> OperationPairs<'s> {
+    fn enter(
+        &mut self,
+        to: Destination,
+        old: Option<&'s ServiceOperation>,
+        new: Option<&'s ServiceOperation>,
+        request: String,
+    ) {
+        let name = |operation: Option<&ServiceOperation>| operation.map(|one| Arc::clone(&one.operation.name));
+        let pair = self.0.entry((to, name(old), name(new)));
+        pair.or_insert_with(|| OperationPair { old, new, requests: BTreeSet::new() }).requests.insert(request);
+    }
+
+    /// Enters the requests to the Kubernetes API: for each overlap of an old and a new pattern, a request that no more
+    /// specific pattern names.
+    fn enter_kubernetes(&mut self, old: &'s CompiledService, new: &'s CompiledService) {
+        let meets = old.kubernetes().flat_map(|was| new.kubernetes().filter_map(|is| ApiPattern::meet(was, is)));
+        let alone = old.kubernetes().chain(new.kubernetes()).cloned();
+        for pattern in meets.chain(alone).collect::<BTreeSet<_>>() {
+            for call in pattern.examples() {
+                let (was, is) = (old.find_kubernetes(&call), new.find_kubernetes(&call));
+                self.enter(Destination::KubernetesApi, was, is, pattern.to_string());
+            }
+        }
+    }
 }
 
 /// Every pair of operations that some request belongs to before and after.
@@ -117,16 +158,12 @@ fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<Op
         service.operations.iter().flat_map(|operation| operation.operation.matches.iter()).collect::<Vec<_>>()
     };
     let (before, after) = (patterns(old), patterns(new));
-    if before.len().saturating_mul(after.len()) > MOST_PAIRS {
+    let kubernetes = old.kubernetes().count().saturating_mul(new.kubernetes().count());
+    if before.len().saturating_mul(after.len()).max(kubernetes) > MOST_PAIRS {
         return None;
     }
     let longest = before.iter().chain(&after).map(|one| one.path.segments().len()).max().unwrap_or(0) + 1;
-    let mut pairs = OperationPairs::new();
-    let mut enter = |was: Option<&'s ServiceOperation>, is: Option<&'s ServiceOperation>, request: String| {
-        let name = |operation: Option<&ServiceOperation>| operation.map(|one| Arc::clone(&one.operation.name));
-        let pair = pairs.entry((name(was), name(is)));
-        pair.or_insert_with(|| OperationPair { old: was, new: is, requests: BTreeSet::new() }).requests.insert(request);
-    };
+    let mut pairs = OperationPairs::default();
     let meets = before.iter().flat_map(|was| after.iter().filter_map(|is| meet(was, is)));
     let alone = before.iter().chain(&after).map(|one| (*one).clone());
     for one in meets.chain(alone).collect::<BTreeSet<_>>() {
@@ -137,16 +174,17 @@ fn requests<'s>(old: &'s CompiledService, new: &'s CompiledService) -> Option<Op
             };
             let (was, is) = (find(old), find(new));
             if was.is_some() || is.is_some() {
-                enter(was, is, format!("{} {}", one.method.as_ref().map_or("*", |method| method.as_str()), one.path));
+                pairs.enter(Destination::Service, was, is, one.to_string());
             }
         }
     }
-    // operations that are called by name, and requests to the Kubernetes API
+    // operations that are called by name; a call by name of an operation of the Kubernetes API alone is not compared
     let named = |service: &'s CompiledService, name: &str| service.operation_named(name);
-    let all = old.operations.iter().chain(&new.operations).map(|one| Arc::clone(&one.operation.name));
-    for name in all.collect::<BTreeSet<_>>() {
-        enter(named(old, &name), named(new, &name), format!("operation {name}"));
+    let all = old.operations.iter().chain(&new.operations).filter(|one| !one.operation.matches.is_empty());
+    for name in all.map(|one| Arc::clone(&one.operation.name)).collect::<BTreeSet<_>>() {
+        pairs.enter(Destination::Service, named(old, &name), named(new, &name), format!("operation {name}"));
     }
+    pairs.enter_kubernetes(old, new);
     Some(pairs)
 }
 
@@ -170,14 +208,17 @@ fn changes<'s>(
     let sets: Vec<CallerSet> =
         std::iter::once(CallerSet::Anonymous).chain(subjects.into_iter().map(CallerSet::Subject)).collect();
     let mut changes = Vec::new();
-    for ((old_name, new_name), pair) in pairs {
-        for callers in &sets {
+    for ((to, old_name, new_name), pair) in pairs.0 {
+        // the API server knows the user of each request
+        let known = |callers: &&CallerSet| to == Destination::Service || **callers != CallerSet::Anonymous;
+        for callers in sets.iter().filter(known) {
             let right =
                 |service: &CompiledService, operation: Option<&ServiceOperation>, other: Option<&ServiceOperation>| {
-                    operation.map_or_else(
-                        || AccessRight::none(service, other),
-                        |operation| service.right(callers, own, operation),
-                    )
+                    match (operation, to) {
+                        (Some(operation), _) => service.right(callers, own, operation),
+                        (None, Destination::Service) => AccessRight::none(service, other),
+                        (None, Destination::KubernetesApi) => AccessRight::ungoverned(service, other),
+                    }
                 };
             let (before, after) = (right(old, pair.old, pair.new), right(new, pair.new, pair.old));
             if let Some(effect) = effect(&before, &after) {

@@ -57,6 +57,9 @@ impl FromStr for Verb {
     }
 }
 
+/// A group, resource or subresource that no pattern contains, for [`ApiPattern::examples`].
+const EXAMPLE: &str = "~~any~~";
+
 /// One request to the Kubernetes API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ApiCall<'a> {
@@ -108,6 +111,34 @@ impl ApiPattern {
             && is(&self.resource, call.resource)
             && is(&self.subresource, call.subresource)
             && self.verb.is_none_or(|verb| verb == call.verb)
+    }
+
+    /// The requests that both patterns match.
+    pub(crate) fn meet(a: &Self, b: &Self) -> Option<Self> {
+        fn part<T: Clone + PartialEq>(a: &Option<T>, b: &Option<T>) -> Option<Option<T>> {
+            match (a, b) {
+                (Some(a), Some(b)) if a != b => None,
+                (a, b) => Some(a.clone().or_else(|| b.clone())),
+            }
+        }
+        Some(Self {
+            group: part(&a.group, &b.group)?,
+            resource: part(&a.resource, &b.resource)?,
+            subresource: part(&a.subresource, &b.subresource)?,
+            verb: part(&a.verb, &b.verb)?,
+        })
+    }
+
+    /// Requests that it matches, one of each verb. Where the pattern has no text, no other pattern has their text.
+    pub(crate) fn examples(&self) -> impl Iterator<Item = ApiCall<'_>> {
+        let verbs = Verb::ALL.into_iter().filter(|verb| self.verb.is_none_or(|own| own == *verb));
+        verbs.map(move |verb| ApiCall {
+            group: self.group.as_deref().unwrap_or(EXAMPLE),
+            resource: self.resource.as_deref().unwrap_or(EXAMPLE),
+            subresource: self.subresource.as_deref().unwrap_or(EXAMPLE),
+            verb,
+            name: "",
+        })
     }
 
     pub(crate) fn specificity(&self) -> Specificity {

@@ -106,6 +106,18 @@ impl AccessRight {
             denied: false,
         }
     }
+
+    /// The right to requests to the Kubernetes API that no operation of a service matches: the service does not govern
+    /// them.
+    pub(crate) fn ungoverned(service: &CompiledService, other: Option<&ServiceOperation>) -> Self {
+        Self {
+            permission: Permission::Always,
+            because: BTreeSet::from(["no operation matches, so the service does not govern it".to_owned()]),
+            public: true,
+            audited: false,
+            ..Self::none(service, other)
+        }
+    }
 }
 
 /// How many of the callers of a set a rule matches.

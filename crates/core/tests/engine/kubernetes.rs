@@ -2,6 +2,7 @@
 
 use crate::support::*;
 use durward_core::authentication::AuthenticationMethod;
+use durward_core::compare::{RightsChange, compare};
 use durward_core::decision::Reason;
 use durward_core::kubernetes::{ApiCall, ApiPattern, Verb};
 use durward_core::policy::{CompiledOperation, Policy};
@@ -197,4 +198,32 @@ fn verbs_parse_as_in_admission() {
         assert_eq!(verb.as_str().parse::<Verb>(), Ok(verb));
     }
     assert!("PATCH".parse::<Verb>().unwrap_err().to_string().contains("a patch is one"));
+}
+
+#[test]
+fn changed_requests_to_the_kubernetes_api_are_compared() {
+    let ops = |patterns: &[&str]| governs("ops", patterns, &["admin"]);
+    let changes = |old: Vec<CompiledOperation>, new: Vec<CompiledOperation>| {
+        let comparison = compare(&world([guard(old)]), &world([guard(new)]), "cluster.local");
+        let name = |name: &Option<Arc<str>>| name.as_deref().unwrap_or("-").to_owned();
+        let of = |change: &RightsChange| {
+            let requests: Vec<&str> = change.requests.iter().map(String::as_str).collect();
+            let (old, new) = (name(&change.old), name(&change.new));
+            format!("{:?} {}: {old} → {new}, {}", change.effect, change.callers, requests.join(", "))
+        };
+        comparison.changes.iter().map(of).collect::<Vec<_>>()
+    };
+    let operations = || vec![ops(&["CREATE pods", "DELETE pods"])];
+    assert_eq!(changes(operations(), operations()), Vec::<String>::new());
+    let everybody = durward_core::subject::SubjectMatcher::Authenticated;
+    // a request that is no longer governed is open to everyone
+    let freed = changes(operations(), vec![ops(&["CREATE pods"])]);
+    assert!(freed.contains(&format!("Widened {everybody}: ops → -, DELETE pods")), "{freed:?}");
+    let governed = changes(vec![ops(&["CREATE pods"])], operations());
+    assert!(governed.contains(&format!("Narrowed {everybody}: - → ops, DELETE pods")), "{governed:?}");
+    assert!(governed.iter().all(|change| !change.starts_with("Gains")), "{governed:?}");
+    // another operation takes over what it names more exactly
+    let taken = changes(vec![ops(&["* pods/*"])], vec![ops(&["* pods/*"]), governs("exec", &["CONNECT pods/exec"], &["x"])]);
+    assert!(taken.contains(&"Loses kube:ada: ops → exec, CONNECT pods/exec".to_owned()), "{taken:?}");
+    assert!(taken.iter().all(|change| change.contains("CONNECT pods/exec")), "{taken:?}");
 }
