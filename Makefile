@@ -38,6 +38,12 @@ lane-lint: lint-rust
 lane-unit:
 	cargo test --locked --workspace --exclude durward-tests
 
+# Random worlds, each decided by the engine and by the reference model
+WORLDS ?= 1000000
+
+soak-model: ## Compare the engine and its tools with the reference model in a million random worlds (WORLDS sets how many)
+	DURWARD_MODEL_WORLDS=$(WORLDS) cargo test --locked --release --package durward-model
+
 # `durward` as a program, without a cluster; the tests would build it too, but silently
 lane-standalone:
 	cargo build --locked --bin durward
@@ -107,4 +113,4 @@ $(VENV)/done: $(REQUIREMENTS)
 
 include make/cluster.mk
 
-.PHONY: bench-build architecture reference lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release test lint-rust fmt deny crds test-deps
+.PHONY: bench-build architecture reference lane-lint lane-unit lane-standalone bench bench-operator help run test-fast build release soak-model test lint-rust fmt deny crds test-deps

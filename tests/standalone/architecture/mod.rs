@@ -48,9 +48,9 @@ fn packages() -> BTreeMap<String, Package> {
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let short = |name: &str| name.strip_prefix("durward-").unwrap_or(name).to_owned();
     let packages = metadata["packages"].as_array().expect("packages");
-    let ours = packages
-        .iter()
-        .filter(|package| !matches!(package["name"].as_str(), Some("durward-tests" | "durward-cluster")));
+    let ours = packages.iter().filter(|package| {
+        !matches!(package["name"].as_str(), Some("durward-tests" | "durward-cluster" | "durward-model"))
+    });
     ours.map(|package| {
         let name = short(package["name"].as_str().expect("a name"));
         let manifest = Path::new(package["manifest_path"].as_str().expect("a path"));
