@@ -18,7 +18,7 @@ pub(crate) struct AgentCommand {
     socket: PathBuf,
     /// Also listen on this loopback address, for gRPC libraries without Unix sockets (such as those of Python and Java):
     /// SPIFFE_ENDPOINT_SOCKET=tcp://127.0.0.1:8147
-    #[arg(long, value_name = "ADDRESS", env = "DURWARD_TCP")]
+    #[arg(long, value_name = "ADDRESS", env = "DURWARD_TCP", value_parser = durward_runtime::address::parse_address)]
     tcp: Option<SocketAddr>,
     /// URL of the controller's token listener
     #[arg(long, value_name = "URL", env = "DURWARD_CONTROLLER")]
@@ -41,7 +41,7 @@ pub(crate) struct AgentCommand {
     #[arg(long, value_name = "TEXT", env = "DURWARD_HINT", default_value = "")]
     hint: String,
     /// Listen address of the readiness probe
-    #[arg(long, value_name = "ADDRESS", env = "DURWARD_HEALTH", default_value = "0.0.0.0:8146")]
+    #[arg(long, value_name = "ADDRESS", env = "DURWARD_HEALTH", default_value = "0.0.0.0:8146", value_parser = durward_runtime::address::parse_address)]
     health: SocketAddr,
 }
 

@@ -130,7 +130,7 @@ impl DiffCommand {
         let loaded = load(directory, &self.domains.to_domains())?;
         let problems = loaded.problems();
         if problems.is_empty() {
-            return Ok(loaded.catalog.snapshot().clone());
+            return Ok(loaded.snapshot());
         }
         problems.iter().for_each(|problem| eprintln!("{}: {problem}", directory.display()));
         Err(format!("some manifests in {} are invalid; fix them first", directory.display()).into())

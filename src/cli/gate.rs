@@ -31,6 +31,9 @@ pub(crate) struct GateCommand {
     /// Directory of manifests
     #[arg(long, value_name = "DIR", required_unless_present = "controller", conflicts_with = "controller")]
     policies: Option<PathBuf>,
+    /// Refuse to start if a manifest is invalid, instead of closing the services that it may concern
+    #[arg(long, requires = "policies")]
+    strict: bool,
     /// Service account of the gate; the CA of the state directory issues its certificate
     #[arg(long, value_name = "NAMESPACE/NAME", required_unless_present_any = ["certificate", "controller"])]
     service_account: Option<NamespacedArgument>,
@@ -105,11 +108,13 @@ impl GateCommand {
             }),
             (None, Some(manifests), _, Some((bundle, roots))) => GateSource::Local(LocalGate {
                 manifests,
+                strict: self.strict,
                 certificate: GateCertificate::Files(CertificateFiles { bundle, roots, jwks: self.jwks }),
                 step_up: self.step_up_url,
             }),
             (None, Some(manifests), Some(account), None) => GateSource::Local(LocalGate {
                 manifests,
+                strict: self.strict,
                 certificate: GateCertificate::State {
                     state: self.state.resolve()?,
                     account: (account.namespace, account.name),

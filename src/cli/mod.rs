@@ -136,7 +136,9 @@ impl Command {
             Self::Uninstall(uninstall) => uninstall.run(),
             Self::Health(health) => health.run(),
             Self::Completion { shell } => {
-                clap_complete::generate(shell, &mut CommandLine::command(), "durward", &mut std::io::stdout());
+                let mut script = Vec::new();
+                clap_complete::generate(shell, &mut CommandLine::command(), "durward", &mut script);
+                output::print_text(&String::from_utf8_lossy(&script))?;
                 Ok(CommandOutcome::Success)
             }
         }

@@ -2,12 +2,14 @@
 
 use crate::cli::cluster::{ConnectError, block_on, connect_with};
 use crate::cli::cluster_domains::ClusterDomainArguments;
+use crate::cli::outcome::{CommandOutcome, CommandResult};
 use durward_api::catalog::Catalog;
 use durward_controller::cluster_read;
 use durward_controller::cluster_read::ClusterReadError;
 use durward_core::snapshot::Snapshot;
 use durward_manifests::files::ManifestLoadError;
 use durward_manifests::load::load;
+use std::cell::Cell;
 use std::path::PathBuf;
 use thiserror::Error;
 
@@ -20,6 +22,8 @@ pub(crate) enum PolicySourceError {
     Connect(#[from] ConnectError),
     #[error(transparent)]
     Cluster(#[from] ClusterReadError),
+    #[error("some manifests are invalid, so a running process may decide otherwise; fix them first")]
+    Invalid,
     #[error("cannot start the runtime: {0}")]
     Runtime(#[from] std::io::Error),
 }
@@ -38,6 +42,9 @@ pub(crate) struct PolicySourceArguments {
     kubeconfig: Option<PathBuf>,
     #[command(flatten)]
     domains: ClusterDomainArguments,
+    /// Whether a manifest that was read is invalid.
+    #[arg(skip)]
+    invalid: Cell<bool>,
 }
 
 impl PolicySourceArguments {
@@ -55,7 +62,14 @@ impl PolicySourceArguments {
         };
         let loaded = load(directory, &self.domains.to_domains())?;
         loaded.print_problems();
-        Ok(loaded.catalog.snapshot().clone())
+        self.invalid.set(!loaded.problems().is_empty());
+        Ok(loaded.snapshot())
+    }
+
+    /// The outcome of a command that used the policies. It is unknown if a manifest is invalid: the doors may know the
+    /// last valid version of it.
+    pub(crate) fn conclude(&self, outcome: CommandOutcome) -> CommandResult {
+        if self.invalid.get() { Err(PolicySourceError::Invalid.into()) } else { Ok(outcome) }
     }
 
     async fn read_cluster(&self) -> Result<(Catalog, Vec<String>), PolicySourceError> {

@@ -31,7 +31,9 @@ pub(crate) struct RelationsArguments {
 
 impl RelationsCommand {
     pub(crate) fn run(self) -> CommandResult {
-        let printed = match self {
+        let (Self::Model(RelationsArguments { policies, .. }) | Self::Tuples(RelationsArguments { policies, .. })) =
+            &self;
+        let printed = match &self {
             Self::Model(arguments) => {
                 let snapshot = arguments.policies.snapshot()?;
                 let model = model::authorization_model(arguments.service(&snapshot)?.relations())?;
@@ -46,7 +48,7 @@ impl RelationsCommand {
             }
         };
         output::print_text(&(printed + "\n"))?;
-        Ok(CommandOutcome::Success)
+        policies.conclude(CommandOutcome::Success)
     }
 }
 

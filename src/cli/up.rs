@@ -5,6 +5,7 @@ use crate::cli::cluster_domains::ClusterDomainArguments;
 use crate::cli::outcome::{CommandOutcome, CommandResult};
 use crate::cli::output::log_to_stderr;
 use durward_authn::{KeySource, ServiceAccountIssuer};
+use durward_core::snapshot::Snapshot;
 use durward_doors::admin::AdminSettings;
 use durward_engine::openfga::{OpenFga, OpenFgaSettings};
 use durward_manifests::load::ManifestDirectory;
@@ -21,6 +22,9 @@ pub(crate) struct UpCommand {
     /// Directory of manifests
     #[arg(value_name = "DIR")]
     manifests: PathBuf,
+    /// Refuse to start if a manifest is invalid, instead of closing the services that it may concern
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     state: StateDirectory,
     #[command(flatten)]
@@ -95,6 +99,7 @@ impl UpCommand {
         };
         Ok(StandaloneSettings {
             manifests: self.manifests,
+            strict: self.strict,
             state: self.state.resolve()?,
             domains: self.domains.into(),
             addresses: self.addresses,
@@ -116,7 +121,7 @@ impl UpCommand {
 }
 
 fn banner(addresses: &StandaloneAddresses, directory: &ManifestDirectory, manifests: &str) -> String {
-    let snapshot = directory.catalog.snapshot();
+    let snapshot = directory.snapshot();
     let services = snapshot.services().count();
     let operations: usize = snapshot.services().map(|service| service.operations()).sum();
     format!(
@@ -127,12 +132,7 @@ fn banner(addresses: &StandaloneAddresses, directory: &ManifestDirectory, manife
   tokens: exchange, step-up  http://{tokens}   https://{tokens_tls}
   admin                      http://{admin}
 
-Try, in another terminal:
-
-  TOKEN=$(durward mint jwt --service-account billing/billing --audience orders-api)
-  curl -i -H "Authorization: Bearer $TOKEN" -H "X-Original-Method: GET" -H "X-Original-URI: /orders" -H "Host: orders.example.com" http://{http}/forward-auth
-  durward check -p {manifests} --as spiffe://cluster.local/ns/billing/sa/billing POST http://orders.example.com/orders/42/refund
-
+{attempts}
 Decisions are recorded below. Press Ctrl-C to stop.
 "#,
         version = env!("CARGO_PKG_VERSION"),
@@ -144,5 +144,39 @@ Decisions are recorded below. Press Ctrl-C to stop.
         tokens = addresses.tokens,
         tokens_tls = addresses.tokens_tls,
         admin = addresses.admin,
+        attempts = attempts(&snapshot, addresses, manifests),
+    )
+}
+
+/// Commands to try: those of the example, or those of the first service of other manifests.
+fn attempts(snapshot: &Snapshot, addresses: &StandaloneAddresses, manifests: &str) -> String {
+    let http = addresses.http;
+    let example = snapshot.services().any(|service| {
+        service.key().audience.as_ref() == "orders-api"
+            && service.hosts().iter().any(|host| host.as_str() == "orders.example.com")
+    });
+    let services = snapshot.services().filter_map(|service| Some((service, service.hosts().iter().next()?)));
+    let first = services.min_by_key(|(service, _)| service.key().clone());
+    let [mint, curl, check] = match first {
+        _ if example => [
+            "billing/billing --audience orders-api".to_owned(),
+            "/orders\" -H \"Host: orders.example.com".to_owned(),
+            "--as spiffe://cluster.local/ns/billing/sa/billing POST http://orders.example.com/orders/42/refund"
+                .to_owned(),
+        ],
+        Some((service, host)) => [
+            format!("{}/default --audience {}", service.key().namespace, service.key().audience),
+            format!("/\" -H \"Host: {host}"),
+            format!("GET http://{host}/"),
+        ],
+        None => return String::new(),
+    };
+    format!(
+        r#"Try, in another terminal:
+
+  TOKEN=$(durward mint jwt --service-account {mint})
+  curl -i -H "Authorization: Bearer $TOKEN" -H "X-Original-Method: GET" -H "X-Original-URI: {curl}" http://{http}/forward-auth
+  durward check -p {manifests} {check}
+"#
     )
 }

@@ -78,12 +78,12 @@ impl WhatCanCommand {
             let matrix =
                 PermissionMatrix::new(&snapshot, self.policies.trust_domain(), callers, None, self.service.as_deref());
             self.output.print(&matrix, ToString::to_string)?;
-            return Ok(CommandOutcome::Success);
+            return self.policies.conclude(CommandOutcome::Success);
         }
         let rights: Vec<PrincipalRights> = callers.iter().map(|callers| self.rights(&snapshot, callers)).collect();
         let any = rights.iter().any(|rights| rights.operations.iter().any(|right| right.can != "no"));
         self.output.print(&rights, |rights| rights.iter().map(text).collect())?;
-        Ok(CommandOutcome::from_success(any))
+        self.policies.conclude(CommandOutcome::from_success(any))
     }
 
     fn rights(&self, snapshot: &Snapshot, callers: &CallerSet) -> PrincipalRights {

@@ -76,7 +76,7 @@ impl WhoCanCommand {
                 audience,
             );
             self.output.print(&matrix, ToString::to_string)?;
-            return Ok(CommandOutcome::Success);
+            return self.policies.conclude(CommandOutcome::Success);
         }
         let operation = self.operation.unwrap_or_default();
         let found = snapshot.who_can(&operation, audience);
@@ -87,7 +87,7 @@ impl WhoCanCommand {
         let any =
             operations.iter().any(|operation| operation.public || operation.holders.iter().any(|holder| holder.can));
         self.output.print(&operations, |operations| operations.iter().map(text).collect())?;
-        Ok(CommandOutcome::from_success(any))
+        self.policies.conclude(CommandOutcome::from_success(any))
     }
 }
 

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
@@ -29,12 +29,20 @@ pub struct GateFixture {
 impl GateFixture {
     pub fn new(policies: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let manifests = directory.path().join("manifests");
         let state = directory.path().join("state");
-        std::fs::create_dir(&manifests).unwrap();
-        let ground = Self { directory, manifests, state };
+        std::fs::create_dir(directory.path().join("manifests")).unwrap();
+        // as users do, relative to the working directory
+        let ground = Self { directory, manifests: "manifests".into(), state };
         ground.write("manifests/policy.yaml", policies);
         ground
+    }
+
+    /// Has a path of manifests in a working directory that `prepare` fills.
+    pub fn prepared(root: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        prepare(directory.path());
+        let state = directory.path().join("state");
+        Self { directory, manifests: root.into(), state }
     }
 
     /// Shares the manifests and the state of a `durward up`.
@@ -78,7 +86,13 @@ impl GateFixture {
     /// Starts a gate with the identity of `service_account` in front of `upstream`.
     pub fn gate(&self, service_account: &str, upstream: &str, arguments: &[&str]) -> GateProcess {
         let mut command = durward();
-        command.arg("gate").arg("--policies").arg(&self.manifests).arg("--state").arg(&self.state);
+        command
+            .current_dir(self.directory.path())
+            .arg("gate")
+            .arg("--policies")
+            .arg(&self.manifests)
+            .arg("--state")
+            .arg(&self.state);
         if !arguments.contains(&"--certificate") {
             command.args(["--service-account", service_account]);
         }

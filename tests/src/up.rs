@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// The command `durward up` with an address for each door.
-fn up_command(manifests: &Path, state: &Path, address: impl Fn(&str) -> String) -> Command {
+/// The command `durward up` with an address for each door. As users do, it names the manifests relative to its working
+/// directory.
+fn up_command(directory: &Path, manifests: &str, state: &Path, address: impl Fn(&str) -> String) -> Command {
     let mut command = durward();
-    command.arg("up").arg(manifests).arg("--state").arg(state).arg("--json");
+    command.current_dir(directory).arg("up").arg(manifests).arg("--state").arg(state).arg("--json");
     for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
         command.arg(format!("--{door}")).arg(address(door));
     }
@@ -31,7 +32,7 @@ pub struct UpProcess {
     pub state: PathBuf,
     pub audit: PathBuf,
     stderr: Arc<Mutex<String>>,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl UpProcess {
@@ -47,28 +48,60 @@ impl UpProcess {
 
     /// Starts with further arguments and a changed command.
     pub fn start_with(files: &[(&str, &str)], arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
+        let prepare = |directory: &Path| {
+            let manifests = directory.join("manifests");
+            fs::create_dir(&manifests).unwrap();
+            for (name, text) in files {
+                fs::write(manifests.join(name), text).unwrap();
+            }
+        };
+        Self::start_in("manifests", prepare, arguments, change)
+    }
+
+    /// Starts with a path of manifests in a working directory that `prepare` fills.
+    pub fn start_in(
+        root: &str,
+        prepare: impl FnOnce(&Path),
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let manifests = directory.path().join("manifests");
+        prepare(directory.path());
+        let manifests = directory.path().join(root);
         let state = directory.path().join("state");
         let audit = directory.path().join("audit.log");
-        fs::create_dir(&manifests).unwrap();
-        for (name, text) in files {
-            fs::write(manifests.join(name), text).unwrap();
-        }
-        let mut command = up_command(&manifests, &state, |_| "127.0.0.1:0".to_owned());
+        let mut command = up_command(directory.path(), root, &state, |_| "127.0.0.1:0".to_owned());
         if !arguments.contains(&"--audit-log") {
             command.arg("--audit-log").arg(&audit);
         }
         change(&mut command);
         let (child, listen, stderr) = listening(command.args(arguments));
-        Self { child, listen, manifests, state, audit, stderr, _directory: directory }
+        Self { child, listen, manifests, state, audit, stderr, directory }
     }
 
     /// Starts again on the same addresses, after its end.
     pub fn restart(&mut self) {
-        let mut command =
-            up_command(&self.manifests, &self.state, |door| self.listen[&door.replace('-', "_")].to_string());
+        let mut command = up_command(self.directory(), "manifests", &self.state, |door| {
+            self.listen[&door.replace('-', "_")].to_string()
+        });
         (self.child, self.listen, self.stderr) = listening(command.arg("--audit-log").arg(&self.audit));
+    }
+
+    /// Its working directory.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Sends a signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        assert!(
+            Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status().unwrap().success()
+        );
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Writes a manifest.

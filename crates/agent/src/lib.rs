@@ -24,6 +24,7 @@ use durward_controller_client::identity::IdentitySource;
 use durward_runtime::Failure;
 use durward_runtime::limits::ServerLimits;
 use durward_runtime::supervisor::{Supervisor, bind};
+use durward_runtime::signals::ReloadSignals;
 use sds::SdsService;
 use server::{AgentError, open_socket, serve};
 use std::fs;
@@ -62,6 +63,7 @@ pub struct AgentSettings {
 /// When the socket or an address can't be used, or when a task of the agent fails.
 pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     let health = bind(settings.health, "health", "health").await?;
+    let signals = ReloadSignals::catch()?;
     let socket = open_socket(&settings.socket)?;
     let tcp = match settings.tcp {
         // every client that reaches this address has the pod's identity
@@ -74,6 +76,7 @@ pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     let limits = ServerLimits::default();
     let mut supervisor = Supervisor::new(limits.clone())?;
     let certificate_source = source.clone();
+    supervisor.spawn(|stop| signals.run(stop));
     supervisor.spawn(|stop| certificate_source.renew_certificate(stop));
     let bundle_source = source.clone();
     supervisor.spawn(|stop| bundle_source.follow_bundles(stop));

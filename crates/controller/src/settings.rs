@@ -69,18 +69,18 @@ pub struct ControllerSettings {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ControllerAddresses {
     /// Address for forward auth and AuthZEN over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8143")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8143", value_parser = durward_runtime::address::parse_address)]
     pub https: SocketAddr,
     /// Address for Envoy ext_authz over gRPC with TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9143")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9143", value_parser = durward_runtime::address::parse_address)]
     pub grpcs: SocketAddr,
     /// Address for the webhooks of the API server
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443", value_parser = durward_runtime::address::parse_address)]
     pub webhooks: SocketAddr,
     /// Address for token keys, discovery and the trust bundle over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8145")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8145", value_parser = durward_runtime::address::parse_address)]
     pub tokens: SocketAddr,
     /// Address for health, metrics and the snapshot over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8181")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8181", value_parser = durward_runtime::address::parse_address)]
     pub admin: SocketAddr,
 }

@@ -5,7 +5,10 @@ use crate::audit::AuditWriter;
 use crate::metrics::Metrics;
 use crate::openfga::OpenFga;
 use durward_authn::Authenticator;
+use durward_runtime::Failure;
 use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// An engine, and the authenticator and the metrics that it works with. A process assembles it once and hands its
 /// parts to doors and tasks.
@@ -31,5 +34,21 @@ impl EngineContext {
     ) -> Self {
         let engine = Engine::new(Arc::clone(&authenticator), audit, Arc::clone(&metrics), process);
         Self { engine: Arc::new(engine.with_openfga(openfga)), authenticator, metrics }
+    }
+    /// Opens the audit log again on each change of `reload`, until `shutdown`.
+    ///
+    /// # Errors
+    /// None; the signature is that of a task.
+    pub async fn reopen_audit_log(
+        self,
+        mut reload: watch::Receiver<u64>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        loop {
+            tokio::select! {
+                Ok(()) = reload.changed() => self.engine.reopen_audit_log(),
+                () = shutdown.cancelled() => return Ok(()),
+            }
+        }
     }
 }

@@ -198,6 +198,11 @@ impl Engine {
         caller: Option<&Arc<Principal>>,
         evidence: &dyn Evidence,
     ) -> Vec<EngineAnswer> {
+    /// Opens the audit log again, if its file was renamed or removed.
+    pub fn reopen_audit_log(&self) {
+        self.recorder.reopen_log();
+    }
+
         let snapshot = self.snapshot();
         let mut answers = Vec::new();
         for service in snapshot.governing(namespace, &call) {

@@ -16,6 +16,11 @@ impl Recorder {
         Self { log, metrics }
     }
 
+    /// Opens the audit log again, if its file was renamed or removed.
+    pub(crate) fn reopen_log(&self) {
+        self.log.reopen();
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }

@@ -49,13 +49,13 @@ pub enum GateSource {
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct GateAddresses {
     /// Address for callers, over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8148", env = "DURWARD_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8148", env = "DURWARD_LISTEN", value_parser = durward_runtime::address::parse_address)]
     pub listen: SocketAddr,
     /// Address where the application calls other services in plain HTTP; a loopback address
-    #[arg(long, value_name = "ADDRESS", env = "DURWARD_OUTBOUND")]
+    #[arg(long, value_name = "ADDRESS", env = "DURWARD_OUTBOUND", value_parser = durward_runtime::address::parse_address)]
     pub outbound: Option<SocketAddr>,
     /// Health and metrics
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181", env = "DURWARD_ADMIN")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181", env = "DURWARD_ADMIN", value_parser = durward_runtime::address::parse_address)]
     pub admin: SocketAddr,
 }
 

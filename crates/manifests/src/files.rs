@@ -1,23 +1,16 @@
 //! The manifest files of a directory: which they are, how they are named in messages, and their text.
 
+pub use crate::tree::ManifestLoadError;
+
+use crate::tree::DirectoryTree;
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Largest manifest file, in bytes. 100,000 policies take about half of it.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
-/// Depth up to which subdirectories are searched.
-const MAX_DEPTH: usize = 16;
-
-/// A directory of manifests can't be listed.
-#[derive(Debug, Error)]
-#[error("can't read the manifests in `{path}`: {source}")]
-pub struct ManifestLoadError {
-    path: String,
-    source: io::Error,
-}
 
 /// A manifest file can't be read. The message follows the name of the file.
 #[derive(Debug, Error)]
@@ -41,29 +34,7 @@ pub enum ManifestFileError {
 /// # Errors
 /// When a directory can't be listed.
 pub fn manifest_files(root: &Path) -> Result<BTreeSet<PathBuf>, ManifestLoadError> {
-    if root.is_file() {
-        return Ok(BTreeSet::from([root.to_owned()]));
-    }
-    let mut files = BTreeSet::new();
-    let mut directories = vec![(root.to_owned(), 0)];
-    while let Some((directory, depth)) = directories.pop() {
-        let error = |source| ManifestLoadError { path: directory.display().to_string(), source };
-        for entry in fs::read_dir(&directory).map_err(error)? {
-            let path = entry.map_err(error)?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.starts_with('.') {
-                continue;
-            }
-            if path.is_dir() {
-                if depth < MAX_DEPTH && !path.is_symlink() {
-                    directories.push((path, depth + 1));
-                }
-            } else if matches!(path.extension().and_then(|extension| extension.to_str()), Some("yaml" | "yml")) {
-                files.insert(path);
-            }
-        }
-    }
-    Ok(files)
+    Ok(DirectoryTree::list(root)?.files.into_keys().collect())
 }
 
 /// The name of a file in messages: its path in the directory, or the path as given if it is its own directory.

@@ -7,5 +7,6 @@ pub mod load;
 pub mod location;
 pub mod manifest;
 mod progress;
+mod tree;
 pub mod watch;
 mod yaml;

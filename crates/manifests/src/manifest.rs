@@ -2,13 +2,19 @@
 
 use crate::location::locate;
 use crate::yaml::yaml_options;
-use durward_api::resources::{AccessPolicy, GROUP, IdentityProvider, Relationship, VERSION};
+use durward_api::field_error::FieldError;
+use durward_api::resources::{AccessPolicy, GROUP, IdentityProvider, Relationship, ServiceSpec, VERSION};
 use durward_authn::api_key;
 use durward_core::namespaced_name::NamespacedName;
+use durward_core::principal::{is_dns_label, is_dns_subdomain};
+use durward_core::service::ServiceKey;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_saphyr::{RenderOptions, SnippetMode, UserMessageFormatter};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// A resource that the engine understands.
@@ -33,6 +39,19 @@ pub struct DocumentLocation {
     pub file: Arc<str>,
     /// First line of the document, from 1.
     pub line: usize,
+    /// Index in the items, if the document is a `List`.
+    pub item: Option<usize>,
+}
+
+impl DocumentLocation {
+    /// The path of a field in the document, for a field of the resource.
+    #[must_use]
+    pub fn path_in_document(&self, field: &str) -> String {
+        match self.item {
+            None => field.to_owned(),
+            Some(item) => join(&format!("items[{item}]"), field),
+        }
+    }
 }
 
 /// A resource and its location.
@@ -81,8 +100,23 @@ pub struct ManifestContents {
     pub documents: Vec<ManifestDocument>,
     /// The mistakes.
     pub problems: Vec<ManifestProblem>,
+    /// The documents that have mistakes.
+    pub(crate) broken: Vec<BrokenDocument>,
     /// Kinds of the resources that the engine does not use.
     pub(crate) ignored: Vec<(DocumentLocation, String)>,
+}
+
+/// A document that can't be accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BrokenDocument {
+    pub location: DocumentLocation,
+    /// The name of the policy in it, if it has one.
+    pub policy: Option<NamespacedName>,
+    /// The name of the relationship in it, if it has one.
+    pub relationship: Option<NamespacedName>,
+    /// The service that it concerns; `None` if it can't be known.
+    pub service: Option<ServiceKey>,
+    pub error: FieldError,
 }
 
 /// Kinds of the API group.
@@ -99,11 +133,78 @@ pub(crate) fn read_with(file: &str, text: &str, mut on_document: impl FnMut()) -
     let file: Arc<str> = file.into();
     let mut contents = ManifestContents::default();
     for (line, document) in documents(text) {
-        let location = DocumentLocation { file: Arc::clone(&file), line };
-        DocumentReader { location, text: document, policy: None }.read(&mut contents);
-        on_document();
+        let location = DocumentLocation { file: Arc::clone(&file), line, item: None };
+        read_document(&location, document, &mut contents, &mut on_document);
     }
     contents
+}
+
+/// Reads a document, or each item of a `List`.
+fn read_document(
+    location: &DocumentLocation,
+    text: &str,
+    contents: &mut ManifestContents,
+    on_document: &mut impl FnMut(),
+) {
+    let reader = |item| DocumentReader { location: DocumentLocation { item, ..location.clone() }, text, policy: None };
+    let value: Value = match serde_saphyr::from_str_with_options(text, yaml_options()) {
+        Ok(value) => value,
+        Err(error) => {
+            let problem = reader(None).syntax(&error);
+            contents.broken.push(BrokenDocument::of(&problem, location.clone(), &Value::Null));
+            contents.problems.push(*problem);
+            return on_document();
+        }
+    };
+    match list_items(&value) {
+        None => {
+            reader(None).read(&value, contents);
+            on_document();
+        }
+        Some(items) => {
+            for (item, value) in items.iter().enumerate() {
+                reader(Some(item)).read(value, contents);
+                on_document();
+            }
+        }
+    }
+}
+
+/// The items of a `List`, as `kubectl get -o yaml` prints it, or of a list of one of our kinds.
+fn list_items(value: &Value) -> Option<&Vec<Value>> {
+    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+    let kind = text("kind");
+    let typed =
+        kind.strip_suffix("List").is_some_and(|kind| KINDS.contains(&kind) || kind == "Namespace" || kind == "Secret");
+    (kind == "List" && text("apiVersion") == "v1" || typed).then(|| value.get("items")?.as_array())?
+}
+
+impl BrokenDocument {
+    fn of(problem: &ManifestProblem, location: DocumentLocation, value: &Value) -> Self {
+        let text = |field: &str| value.pointer(field).and_then(Value::as_str);
+        let namespace = text("/metadata/namespace").filter(|namespace| is_dns_label(namespace));
+        let name = text("/metadata/name").filter(|name| is_dns_subdomain(name));
+        let relationship = namespace.zip(name).filter(|_| text("/kind") == Some("Relationship"));
+        Self {
+            location,
+            policy: problem.policy.clone(),
+            relationship: relationship.map(|(namespace, name)| NamespacedName::new(namespace, name)),
+            service: namespace.and_then(|namespace| {
+                let audience = service_audience(namespace, name, value.pointer("/spec/service")?)?;
+                Some(ServiceKey { namespace: namespace.into(), audience: audience.as_str().into() })
+            }),
+            error: FieldError { field: problem.field.clone().unwrap_or_default(), message: problem.message.clone() },
+        }
+    }
+}
+
+/// The audience that a `spec.service` states. `None` if a part of it is invalid: it may have stated another one.
+fn service_audience(namespace: &str, name: Option<&str>, service: &Value) -> Option<String> {
+    if let Some(audience) = service.as_str() {
+        return Some(audience.to_owned());
+    }
+    let stated = ServiceSpec::deserialize(service).ok()?.audience;
+    stated.or_else(|| name.map(|name| format!("{name}.{namespace}")))
 }
 
 /// Reads a document of a kind that is not a resource. Returns `None` if it is of another kind.
@@ -174,21 +275,22 @@ struct DocumentReader<'t> {
 }
 
 impl DocumentReader<'_> {
-    fn read(mut self, contents: &mut ManifestContents) {
-        match self.content() {
+    fn read(mut self, value: &Value, contents: &mut ManifestContents) {
+        match self.content(value) {
             Ok(DocumentContent::Resource(resource)) => {
                 contents.documents.push(ManifestDocument { resource, location: self.location });
             }
             Ok(DocumentContent::Ignored { kind }) => contents.ignored.push((self.location, kind)),
             Ok(DocumentContent::Empty) => {}
-            Err(problem) => contents.problems.push(*problem),
+            Err(problem) => {
+                contents.broken.push(BrokenDocument::of(&problem, self.location.clone(), value));
+                contents.problems.push(*problem);
+            }
         }
     }
 
-    fn content(&mut self) -> Result<DocumentContent, Box<ManifestProblem>> {
-        let value: Value =
-            serde_saphyr::from_str_with_options(self.text, yaml_options()).map_err(|error| self.syntax(&error))?;
-        let Value::Object(object) = &value else {
+    fn content(&mut self, value: &Value) -> Result<DocumentContent, Box<ManifestProblem>> {
+        let Value::Object(object) = value else {
             return if value.is_null() {
                 Ok(DocumentContent::Empty)
             } else {
@@ -197,20 +299,24 @@ impl DocumentReader<'_> {
         };
         let text = |field: &str| object.get(field).and_then(Value::as_str);
         let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+            if self.is_other_json(object) {
+                return Ok(DocumentContent::Ignored { kind: "JSON".to_owned() });
+            }
             return Err(self.problem("", "a manifest begins with `apiVersion` and `kind`"));
         };
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.policy = policy_key(kind, &value);
+        self.policy = policy_key(kind, value);
         if group == GROUP && version != VERSION {
             return Err(self.problem(
                 "apiVersion",
                 &format!("there is no version `{version}` of {GROUP}; write `{GROUP}/{VERSION}`"),
             ));
         }
+        self.check_namespace(kind, value)?;
         let resource = match (group, kind) {
-            (GROUP, "AccessPolicy") => ManifestResource::Policy(self.typed(&value)?),
-            (GROUP, "IdentityProvider") => ManifestResource::Provider(self.typed(&value)?),
-            (GROUP, "Relationship") => ManifestResource::Relationship(self.typed(&value)?),
+            (GROUP, "AccessPolicy") => ManifestResource::Policy(self.typed(value)?),
+            (GROUP, "IdentityProvider") => ManifestResource::Provider(self.typed(value)?),
+            (GROUP, "Relationship") => ManifestResource::Relationship(self.typed(value)?),
             (GROUP, kind) => {
                 let hint = nearest(kind, &KINDS).map_or_else(
                     || format!("use one of {}", KINDS.join(", ")),
@@ -224,8 +330,8 @@ impl DocumentReader<'_> {
                     &format!("the apiVersion of `{kind}` is `{GROUP}/{VERSION}`, not `{api_version}`"),
                 ));
             }
-            ("", "Namespace") => ManifestResource::Namespace(self.typed(&value)?),
-            ("", "Secret") if has_label(&value, api_key::LABEL) => ManifestResource::ApiKeys(self.typed(&value)?),
+            ("", "Namespace") => ManifestResource::Namespace(self.typed(value)?),
+            ("", "Secret") if has_label(value, api_key::LABEL) => ManifestResource::ApiKeys(self.typed(value)?),
             (_, kind) => {
                 // a kind close to one of ours is a likely mistake in any API group
                 if let Some(near) = nearest(kind, &KINDS) {
@@ -238,6 +344,23 @@ impl DocumentReader<'_> {
             }
         };
         Ok(DocumentContent::Resource(resource))
+    }
+
+    /// Whether this is JSON of another kind, such as a key set, and not a manifest with a typing error.
+    fn is_other_json(&self, object: &serde_json::Map<String, Value>) -> bool {
+        let json = Path::new(&*self.location.file).extension().is_some_and(|extension| extension == "json");
+        json && !["apiVersion", "kind", "metadata", "spec"].iter().any(|field| object.contains_key(*field))
+    }
+
+    /// Checks that a resource in a namespace states it. `kubectl` would take that of its context.
+    fn check_namespace(&self, kind: &str, value: &Value) -> Result<(), Box<ManifestProblem>> {
+        let namespaced =
+            matches!(kind, "AccessPolicy" | "Relationship") || kind == "Secret" && has_label(value, api_key::LABEL);
+        if !namespaced || value.pointer("/metadata/namespace").is_some_and(|namespace| !namespace.is_null()) {
+            return Ok(());
+        }
+        let message = format!("the {kind} has no namespace; add `namespace` to its `metadata`");
+        Err(self.problem("metadata.namespace", &message))
     }
 
     /// Decodes a value. Unknown top-level fields are mistakes in resources of the API group only.
@@ -286,8 +409,19 @@ impl DocumentReader<'_> {
 
     fn syntax(&self, error: &serde_saphyr::Error) -> Box<ManifestProblem> {
         let (line, column) = error.location().map_or((1, 1), |at| (at.line() as usize, at.column() as usize));
-        let rendered = error.without_snippet().to_string();
-        let message = rendered.lines().next().unwrap_or_default().to_owned();
+        let message = match error.without_snippet() {
+            serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
+                format!("the field `{key}` is written twice; remove one of them")
+            }
+            serde_saphyr::Error::MultipleDocuments { .. } => {
+                "the document ends before the end of its text; separate documents by a line `---`".to_owned()
+            }
+            error => {
+                let mut options = RenderOptions::new(&UserMessageFormatter);
+                options.snippets = SnippetMode::Off;
+                error.render_with_options(options).lines().next().unwrap_or_default().to_owned()
+            }
+        };
         Box::new(ManifestProblem {
             line: self.location.line + line.max(1) - 1,
             column: column.max(1),
@@ -297,7 +431,7 @@ impl DocumentReader<'_> {
     }
 
     fn problem(&self, field: &str, message: &str) -> Box<ManifestProblem> {
-        let (line, column) = locate(self.text, field).unwrap_or((1, 1));
+        let (line, column) = locate(self.text, &self.location.path_in_document(field)).unwrap_or((1, 1));
         Box::new(ManifestProblem {
             file: Arc::clone(&self.location.file),
             line: self.location.line + line - 1,
@@ -310,13 +444,16 @@ impl DocumentReader<'_> {
 }
 
 fn join(path: &str, field: &str) -> String {
+    if field.is_empty() {
+        return path.to_owned();
+    }
     if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") }
 }
 
 /// The name of the policy in a document, even if its spec can't be decoded.
 fn policy_key(kind: &str, value: &Value) -> Option<NamespacedName> {
     let text = |field: &str| value.pointer(field).and_then(Value::as_str);
-    let namespace = text("/metadata/namespace").unwrap_or("default");
+    let namespace = text("/metadata/namespace")?;
     let name = text("/metadata/name")?;
     (kind == "AccessPolicy").then(|| NamespacedName { namespace: namespace.into(), name: name.into() })
 }

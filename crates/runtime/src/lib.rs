@@ -3,6 +3,7 @@
 //! It knows neither policies nor callers, and it decides nothing.
 //! Begin with [`supervisor`], which every process of Durward starts, then [`listener`], which serves every socket.
 
+pub mod address;
 pub mod bodies;
 pub mod connection;
 mod connections;
@@ -16,6 +17,7 @@ pub mod peers;
 pub mod private_files;
 pub mod random;
 pub mod readiness;
+pub mod signals;
 pub mod slots;
 pub mod source;
 pub mod supervisor;

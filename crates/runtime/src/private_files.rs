@@ -35,13 +35,21 @@ pub fn io_error(path: &Path) -> impl Fn(io::Error) -> PrivateFileError {
     move |source| PrivateFileError::Io { path: path.clone(), source }
 }
 
-/// Creates a directory that only its owner can list, or checks the mode of an existing one.
+/// Creates a directory that only its owner can list, or checks the mode of an existing one. An empty one has nothing to
+/// hide yet, so its mode is set.
 ///
 /// # Errors
 /// When it can't be created, or other users can list it.
 pub fn create_directory(path: &Path) -> Result<(), PrivateFileError> {
     match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => check_mode(path, 0o700),
+        Ok(()) => {
+            if check_mode(path, 0o700).is_err() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+            {
+                // of the directory of another user, `check_mode` reports the mode
+                let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+            }
+            check_mode(path, 0o700)
+        }
         Err(source) => Err(io_error(path)(source)),
     }
 }

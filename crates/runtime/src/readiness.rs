@@ -1,6 +1,7 @@
 //! Whether this process is ready to serve requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 /// Readiness of the process: policies are loaded, identities can be verified, and shutdown has not begun.
@@ -10,6 +11,18 @@ pub struct Readiness {
     /// Unix seconds until which identities can be verified; 0 before the first.
     identities_ready_until: AtomicU64,
     closing: AtomicBool,
+    manifests: RwLock<Arc<ManifestHealth>>,
+}
+
+/// The state of the manifests in files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ManifestHealth {
+    /// The mistakes, each with its file and line.
+    pub problems: Vec<String>,
+    /// What follows from the mistakes, and which files are not read.
+    pub notices: Vec<String>,
+    /// Whether every request is denied, because a manifest that can't be read may concern any service.
+    pub all_closed: bool,
 }
 
 impl Readiness {
@@ -19,11 +32,23 @@ impl Readiness {
         self.policies_loaded.load(Ordering::Acquire)
             && self.identities_ready_at(SystemTime::now())
             && !self.closing.load(Ordering::Acquire)
+            && !self.manifest_health().all_closed
     }
 
     fn identities_ready_at(&self, now: SystemTime) -> bool {
         let until = Duration::from_secs(self.identities_ready_until.load(Ordering::Acquire));
         now.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|now| now < until)
+    }
+
+    /// The state of the manifests. Empty in a cluster, where the status of each resource reports it.
+    #[must_use]
+    pub fn manifest_health(&self) -> Arc<ManifestHealth> {
+        Arc::clone(&self.manifests.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces the state of the manifests.
+    pub fn set_manifest_health(&self, health: ManifestHealth) {
+        *self.manifests.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(health);
     }
 
     /// Marks that shutdown has begun: the process is no longer ready.

@@ -17,6 +17,8 @@ use std::path::PathBuf;
 pub struct StandaloneSettings {
     /// Directory of manifests.
     pub manifests: PathBuf,
+    /// Whether to refuse to start with invalid manifests.
+    pub strict: bool,
     /// State directory.
     pub state: PathBuf,
     /// Domains that policies are compiled for.
@@ -47,24 +49,24 @@ pub struct StandaloneSettings {
 #[derive(Debug, Clone, clap::Args, Serialize)]
 pub struct StandaloneAddresses {
     /// Address for forward auth and AuthZEN
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8180")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8180", value_parser = durward_runtime::address::parse_address)]
     pub http: SocketAddr,
     /// Address for forward auth and AuthZEN over TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8143")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8143", value_parser = durward_runtime::address::parse_address)]
     pub https: SocketAddr,
     /// Address for Envoy ext_authz over gRPC
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180", value_parser = durward_runtime::address::parse_address)]
     pub grpc: SocketAddr,
     /// Address for Envoy ext_authz over gRPC with TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9143")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9143", value_parser = durward_runtime::address::parse_address)]
     pub grpcs: SocketAddr,
     /// Address for token keys, token exchange, step-up, approvals and the trust bundle
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8182")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8182", value_parser = durward_runtime::address::parse_address)]
     pub tokens: SocketAddr,
     /// Address for the same endpoints over TLS, for clients with certificates
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8145")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8145", value_parser = durward_runtime::address::parse_address)]
     pub tokens_tls: SocketAddr,
     /// Address for health, metrics and the snapshot
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8181", value_parser = durward_runtime::address::parse_address)]
     pub admin: SocketAddr,
 }

@@ -49,6 +49,17 @@ pub enum StateError {
         /// What is wrong with the file.
         source: TokenKeyFileError,
     },
+    /// The audit key is not valid.
+    #[error(
+        "the key of the audit log `{path}` can't be used: {source}; restore it, or move it away to start with a new \
+         key, and keep the old public key for the old log"
+    )]
+    AuditKey {
+        /// The file.
+        path: String,
+        /// What is wrong with the key.
+        source: TokenKeyError,
+    },
     /// A token key or the audit key can't be generated.
     #[error("can't generate a key for `{path}`: {source}")]
     KeyGeneration {

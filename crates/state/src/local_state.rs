@@ -3,7 +3,7 @@
 use crate::error::StateError;
 use crate::token_keys::TokenKeyFolder;
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_identity::TokenKeyRing;
+use durward_identity::{TokenKeyFileError, TokenKeyRing};
 use durward_pki::authority::{CertificateAuthority, IssuedSvid, SvidRequest};
 use durward_pki::serial::CertificateSerial;
 use durward_pki::svid::BACKDATE;
@@ -19,7 +19,9 @@ use zeroize::Zeroizing;
 /// Lifetime of the listeners' own certificate. Each start of the process issues a new one.
 const SERVER_CERTIFICATE_LIFETIME: TimeDelta = TimeDelta::days(90);
 
-/// File name of the audit key in its key ring.
+/// File of the audit key in the state directory.
+const AUDIT_KEY_FILE: &str = "audit-key.pem";
+/// Name of the audit key in its key ring.
 const AUDIT_KEY: &str = "es256-0.pem";
 
 /// The CA and the keys of a state directory, which several commands share.
@@ -49,7 +51,7 @@ impl LocalState {
             Ok(Zeroizing::new(format!("{}{}", authority.certificate_pem(), *authority.key_pem())))
         })?;
         // the audit log has a key of its own: its signatures are verified for years, those of tokens for minutes
-        let audit_pem = read_or_create(&path.join("audit-key.pem"), || {
+        let audit_pem = read_or_create(&path.join(AUDIT_KEY_FILE), || {
             TokenKey::generate(SigningAlgorithm::Es256)
                 .map(|key| key.to_pem())
                 .map_err(|source| StateError::KeyGeneration { path: display_path(), source })
@@ -58,8 +60,13 @@ impl LocalState {
         if authority.trust_domain().as_deref() != Some(trust_domain) {
             return Err(StateError::OtherTrustDomain { path: display_path(), requested: trust_domain.to_owned() });
         }
-        let audit_keys = TokenKeyRing::from_files([(AUDIT_KEY, audit_pem.as_bytes())])
-            .map_err(|source| StateError::KeyFile { path: display_path(), source })?;
+        let audit_keys =
+            TokenKeyRing::from_files([(AUDIT_KEY, audit_pem.as_bytes())]).map_err(|error| match error {
+                TokenKeyFileError::Key { source, .. } => {
+                    StateError::AuditKey { path: path.join(AUDIT_KEY_FILE).display().to_string(), source }
+                }
+                source => StateError::KeyFile { path: display_path(), source },
+            })?;
         Ok(Self { authority, token_keys: TokenKeyFolder::new(path).renew(Utc::now())?, audit_keys })
     }
 

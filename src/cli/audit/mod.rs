@@ -93,13 +93,16 @@ impl ReplayCommand {
                 .map_err(|error| format!("cannot read the audit log {}: {error}", self.file.display()))?;
             Box::new(BufReader::new(file))
         };
-        let report = replay(&mut log, loaded.catalog.snapshot(), &mut |lines| eprint!("\r{lines} lines"))?;
+        let report = replay(&mut log, &loaded.snapshot(), &mut |lines| eprint!("\r{lines} lines"))?;
         self.output.print(&report, text)?;
         if report.replayed == 0 && !report.unreadable.is_empty() {
             return Err("the file contains no audit record".into());
         }
         if report.differences.is_empty() && !report.undecidable.is_empty() {
             return Err("some records can't be decided again".into());
+        }
+        if !loaded.problems().is_empty() {
+            return Err("some manifests are invalid, so a running process may decide otherwise; fix them first".into());
         }
         Ok(CommandOutcome::from_success(report.differences.is_empty() && report.unreadable.is_empty()))
     }

@@ -104,7 +104,7 @@ impl CheckCommand {
         let mut explained = explain(&snapshot, &question, self.policies.trust_domain());
         explained.recorded = recorded.as_ref().map(|(line, record)| recorded::compared(*line, record, &snapshot));
         self.output.print(&explained, text::text)?;
-        Ok(CommandOutcome::from_success(explained.allowed))
+        self.policies.conclude(CommandOutcome::from_success(explained.allowed))
     }
 
     fn request<'q>(&'q self, evidence: &'q StatedEvidence) -> Result<Request<'q>, CheckArgumentError> {

@@ -234,7 +234,7 @@ pub(super) fn read(file: &str, text: &str) -> (Vec<TestCase>, Vec<ManifestProble
     let mut cases = Vec::new();
     let mut problems = Vec::new();
     for (line, text) in documents(text) {
-        let location = DocumentLocation { file: Arc::clone(&file), line };
+        let location = DocumentLocation { file: Arc::clone(&file), line, item: None };
         match read_as::<TestDocument>(location.clone(), text, API_VERSION, KIND) {
             Ok(Some(document)) => {
                 for case in document.cases(&location, text) {

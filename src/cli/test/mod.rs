@@ -51,7 +51,7 @@ impl TestCommand {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
-            let mut watch = DirectoryWatch::start(&self.directory)?;
+            let watch = DirectoryWatch::start(&self.directory)?;
             loop {
                 // an invalid file may be fixed by the next change
                 if let Err(failure) = self.run_once() {

@@ -1,5 +1,8 @@
 //! `durward up` and its commands: load, watch, explain and refuse policies.
 
+mod files;
+mod mistakes;
+mod signals;
 mod startup;
 
 use durward_tests::tokens;
@@ -98,7 +101,9 @@ impl Drop for Killed {
 
 #[test]
 fn a_certificate_allows_high_risk_operations() {
-    let up = UpProcess::with(&[("shop.yaml", &tokens::manifests(&[&tokens::IssuerKey::ec("k1")]))]);
+    // a request by a peer that is no proxy is about the path of the door itself
+    let manifests = tokens::manifests(&[&tokens::IssuerKey::ec("k1")]).replace("/orders/{id}/refund", "/forward-auth");
+    let up = UpProcess::start(&[("shop.yaml", &manifests)], &["--trusted-proxy", "127.0.0.1"]);
     let out = up.state.parent().unwrap().join("billing");
     up.mint(&["x509", "--service-account", "billing/billing", "--out", out.to_str().unwrap()]);
     let file = |name: &str| out.join(name).to_str().unwrap().to_owned();
@@ -112,15 +117,19 @@ fn a_certificate_allows_high_risk_operations() {
             "/dev/null",
             "-w",
             "%{http_code}",
+            "-X",
+            "POST",
             "-H",
             "X-Original-Method: POST",
             "-H",
-            "X-Original-URI: /orders/4/refund",
+            "X-Original-URI: /forward-auth",
         ]);
         curl.args(["--http1.1", "-H", "Host: orders.example.com", "--cacert", &file("bundle.pem")]).args(more).arg(url);
         run(&mut curl).1
     };
-    assert_eq!(ask(&["--cert", &file("svid.pem"), "--key", &file("key.pem")]), "200");
+    let own = |address: &str| ask(&["--interface", address, "--cert", &file("svid.pem"), "--key", &file("key.pem")]);
+    assert_eq!(own("127.0.0.2"), "200");
+    assert_eq!(own("127.0.0.1"), "401", "the certificate of a trusted proxy is not that of its anonymous client");
     assert_eq!(ask(&[]), "401");
     // a certificate of another authority fails the handshake
     let other = UpProcess::with(&[("shop.yaml", &policy("a", "a.shop.svc", ""))]);

@@ -49,6 +49,7 @@ fn startup_errors_fit_one_line() {
 
     let state = directory.path().join("state");
     fs::create_dir(&state).unwrap();
+    fs::write(state.join("notes"), "").unwrap();
     fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
     let output = refused(&[manifests, "--state", state.to_str().unwrap()]);
     assert!(output.contains("chmod 700"), "{output}");

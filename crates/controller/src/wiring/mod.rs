@@ -30,6 +30,7 @@ use durward_doors::admin::AdminPolicy;
 use durward_identity::{CertificatesApi, PropagationWatchers};
 use durward_runtime::Failure;
 use durward_runtime::limits::ServerLimits;
+use durward_runtime::signals::ReloadSignals;
 use durward_runtime::supervisor::Supervisor;
 use identity::ControllerIdentity;
 use kube::Client;
@@ -46,6 +47,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// # Errors
 /// When a port, the CA or the API server can't be used at the start, or when a part of the process fails.
 pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(), Failure> {
+    let signals = ReloadSignals::catch()?;
     let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domains)?;
     let sockets = ControllerSockets::bind(&settings.addresses).await?;
     let identity = ControllerIdentity::open(&client, &settings).await?;
@@ -61,6 +63,10 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
 
     let limits = ServerLimits::new(settings.connections.clone(), context.engine.metrics.listeners().clone());
     let mut supervisor = Supervisor::new(limits)?;
+    let reload = signals.requests();
+    let engine = context.engine.clone();
+    supervisor.spawn(|stop| engine.reopen_audit_log(reload, stop));
+    supervisor.spawn(|stop| signals.run(stop));
     let leading = leadership::start(&mut supervisor, &context);
     authentication::start(&mut supervisor, &context, &identity.token_keys);
     let feeds = resources::start(&mut supervisor, &context, &settings, &identity.seal);

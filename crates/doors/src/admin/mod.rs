@@ -21,7 +21,7 @@ use durward_core::request::{Call, ServiceTarget};
 use durward_engine::Engine;
 use durward_engine::metrics::Metrics;
 use durward_runtime::peers::Peer;
-use durward_runtime::readiness::Readiness;
+use durward_runtime::readiness::{ManifestHealth, Readiness};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub struct AdminEndpoint {
 /// The admin listener as a router. Its policy covers everything but health, and metrics if they are open.
 pub fn router(admin: AdminEndpoint) -> Router {
     let metrics = metrics_router(Arc::clone(&admin.metrics));
-    let snapshot = Router::new().route("/snapshot", get(snapshot)).with_state(Arc::clone(&admin.engine));
+    let snapshot = Router::new().route("/snapshot", get(snapshot)).with_state(admin.clone());
     let enforce_policy = from_fn_with_state(admin.clone(), enforce_policy);
     let routes = if admin.open_metrics {
         snapshot.route_layer(enforce_policy).merge(metrics)
@@ -102,8 +102,16 @@ async fn enforce_policy(
 }
 
 async fn ready(State(readiness): State<Arc<Readiness>>) -> impl IntoResponse {
-    if readiness.is_ready() {
-        (StatusCode::OK, "ready\n")
+    let manifests = readiness.manifest_health();
+    let count = manifests.problems.len();
+    if manifests.all_closed {
+        let text = format!("every request is denied: {count} mistakes in the manifests; see /snapshot or the log\n");
+        (StatusCode::SERVICE_UNAVAILABLE, text)
+    } else if !readiness.is_ready() {
+        let text = "policies are not loaded yet, or the process is shutting down\n";
+        (StatusCode::SERVICE_UNAVAILABLE, text.to_owned())
+    } else if count > 0 {
+        (StatusCode::OK, format!("ready, with {count} mistakes in the manifests; see /snapshot or the log\n"))
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "policies are not loaded yet, or the process is shutting down\n")
     }
@@ -118,18 +126,41 @@ async fn metrics(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
 struct SnapshotView {
     revision: String,
     services: Vec<ServiceView>,
+    /// The state of the manifests in files, if any of them is invalid or skipped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifests: Option<ManifestView>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ManifestView {
+    problems: Vec<String>,
+    notices: Vec<String>,
+    all_closed: bool,
+}
+
+impl ManifestView {
+    fn of(health: &ManifestHealth) -> Option<Self> {
+        let ManifestHealth { problems, notices, all_closed } = health.clone();
+        let view = Self { problems, notices, all_closed };
+        (*health != ManifestHealth::default()).then_some(view)
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ServiceView {
     namespace: String,
     audience: String,
     hosts: Vec<String>,
     operations: usize,
+    /// Policies that close the service: their valid versions are unknown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    closed_by: Vec<String>,
 }
 
-async fn snapshot(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
-    let snapshot = engine.snapshot();
+async fn snapshot(State(admin): State<AdminEndpoint>) -> impl IntoResponse {
+    let snapshot = admin.engine.snapshot();
     let mut services: Vec<ServiceView> = snapshot
         .services()
         .map(|service| ServiceView {
@@ -137,8 +168,10 @@ async fn snapshot(State(engine): State<Arc<Engine>>) -> impl IntoResponse {
             audience: service.key().audience.to_string(),
             hosts: service.hosts().iter().map(ToString::to_string).collect(),
             operations: service.operations(),
+            closed_by: service.closed_by().iter().map(ToString::to_string).collect(),
         })
         .collect();
     services.sort_unstable();
-    Json(SnapshotView { revision: snapshot.revision().to_string(), services })
+    let manifests = ManifestView::of(&admin.readiness.manifest_health());
+    Json(SnapshotView { revision: snapshot.revision().to_string(), services, manifests })
 }

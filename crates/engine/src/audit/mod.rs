@@ -9,7 +9,7 @@ pub mod approval;
 mod chain;
 mod decision;
 pub mod issuance;
-mod record;
+mod output;
 pub mod policy_counts;
 pub mod replay;
 pub mod second_factor;

@@ -1,10 +1,10 @@
 //! The writer thread and its queue.
 
 use crate::audit::chain::{Chain, LogSigner, LogTail, read_tail};
+use crate::audit::output::{LogFile, LogOutput};
 use durward_runtime::random::{RandomnessUnavailable, random_bytes};
 use serde::Serialize;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,9 @@ const GATHER: Duration = Duration::from_millis(2);
 const RETRY: Duration = Duration::from_millis(200);
 /// Retries of a failed write once the process ends.
 const FINAL_RETRIES: u32 = 3;
+
+/// Instead of a record: look whether the file is still there.
+const REOPEN: Vec<u8> = Vec::new();
 
 /// Destination of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,13 +95,13 @@ impl AuditWriter {
     /// # Errors
     /// If the file can't be opened for appending, or the thread can't be started.
     pub fn open(sink: &AuditSink, on_loss: OnLoss, signer: LogSigner) -> Result<Self, AuditError> {
-        let (output, tail): (Box<dyn Write + Send>, LogTail) = match sink {
+        let (output, tail) = match sink {
             AuditSink::Nowhere => return Ok(Self::nowhere()),
-            AuditSink::Stdout => (Box::new(io::stdout()), LogTail::default()),
+            AuditSink::Stdout => (LogOutput::Stdout(io::stdout()), LogTail::default()),
             AuditSink::File(path) => {
                 let failed = |source| AuditError::Io { path: path.display().to_string(), source };
-                let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
-                (Box::new(file), read_tail(path).map_err(failed)?)
+                let file = LogFile::open(path).map_err(failed)?;
+                (LogOutput::File(file), read_tail(path).map_err(failed)?)
             }
         };
         let id = format!("{:016x}", u64::from_be_bytes(random_bytes()?));
@@ -106,7 +109,7 @@ impl AuditWriter {
     }
 
     /// Writes the log to `output`.
-    fn to(output: Box<dyn Write + Send>, on_loss: OnLoss, chain: Chain) -> Result<Self, AuditError> {
+    fn to(output: LogOutput, on_loss: OnLoss, chain: Chain) -> Result<Self, AuditError> {
         let (queue, records) = sync_channel(QUEUE);
         let state = Arc::new(WriterState::default());
         let shared = Arc::clone(&state);
@@ -134,6 +137,15 @@ impl AuditWriter {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
         }
         queued
+    }
+
+    /// Lets the writer thread look at once whether the file was renamed or removed, and open it again then. Without
+    /// this, it looks before the next record.
+    pub fn reopen(&self) {
+        if let Some(queue) = &self.queue {
+            // a thread with a full queue looks soon
+            let _ = queue.try_send(REOPEN);
+        }
     }
 
     fn enqueue(&self, queue: &SyncSender<Vec<u8>>, record: &impl Serialize) -> Result<(), RecordLost> {
@@ -170,7 +182,7 @@ impl Drop for AuditWriter {
     }
 }
 
-fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Write + Send>, state: &WriterState) {
+fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: LogOutput, state: &WriterState) {
     let lost = || state.lost.load(Ordering::Relaxed);
     let mut batch = Vec::with_capacity(BATCH);
     loop {
@@ -179,7 +191,16 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Writ
             Some(due) => records.recv_timeout(due),
             None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
+        if output.is_gone() {
+            tracing::warn!("the audit log was renamed or removed; continuing it in a new file");
+            // the old file ends with a signature
+            chain.checkpoint(lost(), &mut batch);
+            deliver(&batch, &mut output, state);
+            batch.clear();
+            reopen(&mut output, state);
+        }
         match next {
+            Ok(ref line) if *line == REOPEN => continue,
             Ok(ref line) => {
                 chain.record(line, lost(), &mut batch);
                 // collect more records, so that a busy log needs one wake-up and one system call for many of them
@@ -189,7 +210,9 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Writ
                 while batch.len() < BATCH
                     && let Ok(line) = records.try_recv()
                 {
-                    chain.record(&line, lost(), &mut batch);
+                    if line != REOPEN {
+                        chain.record(&line, lost(), &mut batch);
+                    }
                 }
             }
             Err(RecvTimeoutError::Timeout) => chain.checkpoint(lost(), &mut batch),
@@ -210,13 +233,26 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: Box<dyn Writ
     }
 }
 
+/// Opens the log again, and retries until it succeeds. Once the process ends, the old file gets the rest.
+fn reopen(output: &mut LogOutput, state: &WriterState) {
+    while let Err(error) = output.reopen() {
+        if !state.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "opening the audit log again failed; retrying");
+        }
+        if state.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        std::thread::sleep(RETRY);
+    }
+}
+
 /// Writes a batch and retries until it succeeds; once the process ends, only a few times. Returns whether it is
 /// written.
-fn deliver(batch: &[u8], output: &mut Box<dyn Write + Send>, state: &WriterState) -> bool {
+fn deliver(batch: &[u8], output: &mut LogOutput, state: &WriterState) -> bool {
     let mut rest = batch;
     let mut retries_left = FINAL_RETRIES;
     while !rest.is_empty() {
-        let error = match output.write(rest).and_then(|written| output.flush().map(|()| written)) {
+        let error = match output.write(rest) {
             Ok(written) if written > 0 => {
                 rest = rest.get(written..).unwrap_or_default();
                 continue;

@@ -73,6 +73,8 @@ pub(super) struct DecisionMetrics {
 pub(super) struct SnapshotMetrics {
     services: Gauge,
     pub(super) policies_rejected: Gauge,
+    pub(super) manifest_problems: Gauge,
+    pub(super) all_closed: Gauge,
     revision: Family<RevisionLabels, Gauge>,
     current_revision: Mutex<Option<RevisionLabels>>,
 }
@@ -169,6 +171,18 @@ impl SnapshotMetrics {
                 registry,
                 "policies_rejected",
                 "Policies whose newest version is not in force",
+                Gauge::default(),
+            ),
+            manifest_problems: register(
+                registry,
+                "manifest_problems",
+                "Mistakes in the directory of manifests",
+                Gauge::default(),
+            ),
+            all_closed: register(
+                registry,
+                "all_closed",
+                "1 if every request is denied, because a manifest that can't be read may concern any service",
                 Gauge::default(),
             ),
             revision: register(

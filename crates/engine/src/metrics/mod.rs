@@ -88,6 +88,12 @@ impl Metrics {
         self.snapshot.policies_rejected.set(gauge_value(count));
     }
 
+    /// Sets the number of mistakes in the directory of manifests, and whether they close everything.
+    pub fn manifests(&self, problems: usize, all_closed: bool) {
+        self.snapshot.manifest_problems.set(gauge_value(problems));
+        self.snapshot.all_closed.set(all_closed.into());
+    }
+
     /// Records that the API server answered just now.
     pub fn api_server_seen(&self) {
         self.cluster.api_server_seen.set(Utc::now().timestamp());

@@ -10,7 +10,7 @@ use durward_core::principal::PrincipalId;
 use durward_engine::EngineContext;
 use durward_identity::TokenKeys;
 use durward_manifests::load::{ManifestDirectory, load};
-use durward_manifests::watch::{DirectoryWatch, follow};
+use durward_manifests::watch::{DirectoryFollower, DirectoryWatch};
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
 use durward_runtime::supervisor::Supervisor;
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -34,6 +35,8 @@ const RENEWAL_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 pub struct LocalGate {
     /// Directory of manifests.
     pub manifests: PathBuf,
+    /// Whether to refuse to start with invalid manifests.
+    pub strict: bool,
     /// Its certificate.
     pub certificate: GateCertificate,
     /// URL of the token listener as browsers see it, for the step-up page.
@@ -61,7 +64,8 @@ impl LocalGate {
         domain: &ClusterDomains,
         context: &EngineContext,
         publisher: &IdentityPublisher,
-        readiness: &Readiness,
+        readiness: &Arc<Readiness>,
+        reload: watch::Receiver<u64>,
         supervisor: &mut Supervisor,
     ) -> Result<(), Failure> {
         // the watch starts first, so that no change is missed
@@ -69,6 +73,9 @@ impl LocalGate {
         let mut directory = load(&self.manifests, domain)?;
         // reported after an error of the loader, which explains a missing directory better
         let watch = watch?;
+        if self.strict {
+            directory.refuse_problems()?;
+        }
         context.engine.set_step_up_page(self.step_up.as_ref().map(step_up_page));
         let (approval_changes, changed_approvals) = unbounded_channel();
         match self.certificate {
@@ -88,13 +95,10 @@ impl LocalGate {
                 supervisor.spawn(|stop| files.follow(contents, publisher, stop));
             }
         }
-        let problems = context.authenticator.replace_providers(&directory.providers(), &directory.secrets());
-        problems.iter().for_each(|(provider, problem)| eprintln!("provider {provider}: {problem}"));
-        directory.print_problems();
-        context.engine.replace_snapshot(directory.catalog.snapshot().clone());
-        context.metrics.policies_rejected(directory.catalog.rejected_count());
-        let context = context.clone();
-        supervisor.spawn(|stop| follow(watch, directory, context, changed_approvals, stop));
+        let follower =
+            DirectoryFollower { directory, watch, context: context.clone(), readiness: Arc::clone(readiness), reload };
+        follower.apply_loaded();
+        supervisor.spawn(|stop| follower.run(changed_approvals, stop));
         readiness.mark_policies_loaded();
         Ok(())
     }

@@ -23,6 +23,7 @@ use durward_doors::assembly::start_authenticator;
 use durward_runtime::Failure;
 use durward_runtime::limits::ServerLimits;
 use durward_runtime::readiness::Readiness;
+use durward_runtime::signals::ReloadSignals;
 use durward_runtime::supervisor::Supervisor;
 use engine::GateEngine;
 use sides::Side;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 /// # Errors
 /// When a port, the policies or the certificate can't be used, or when a task of the process fails.
 pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses)) -> Result<(), Failure> {
+    let signals = ReloadSignals::catch()?;
     let sockets = GateSockets::bind(&settings.listen).await?;
     let addresses = sockets.addresses()?;
     let GateEngine { context, liveness } = GateEngine::build(&mut settings)?;
@@ -46,7 +48,7 @@ pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses))
     let mut supervisor = Supervisor::new(limits)?;
     match settings.source {
         GateSource::Local(local) => {
-            local.start(&settings.domain, &context, &publisher, &readiness, &mut supervisor)?;
+            local.start(&settings.domain, &context, &publisher, &readiness, signals.requests(), &mut supervisor)?;
         }
         GateSource::Cluster(cluster) => {
             cluster.start(&settings.domain, &context, liveness, &publisher, &readiness, &mut supervisor);
@@ -56,6 +58,7 @@ pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses))
     supervisor.serve(sockets.admin, None, admin_router);
     start_authenticator(&mut supervisor, Arc::clone(&context.authenticator));
 
+    let reopening = context.clone();
     let application = Application::new(&settings.upstream);
     let callers = Side::new(supervisor.listener(sockets.callers), publisher.clone(), settings.limits);
     supervisor.spawn(|stop| callers.serve_inbound(context, application, settings.tls12, stop));
@@ -63,6 +66,9 @@ pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses))
         let services = Side::new(supervisor.listener(socket), publisher, settings.limits);
         supervisor.spawn(|stop| services.serve_outbound(stop));
     }
+    let reload = signals.requests();
+    supervisor.spawn(|stop| reopening.reopen_audit_log(reload, stop));
+    supervisor.spawn(|stop| signals.run(stop));
     ready(&addresses);
     // a sidecar ends after its application, so no further requests are expected
     supervisor.run_until_shutdown(async move { closing.mark_closing() }).await

@@ -1,34 +1,58 @@
 //! A directory of manifests, loaded once or refreshed as it changes.
 
+mod candidate;
 mod file;
+mod report;
 
-use crate::files::{ManifestLoadError, display_name, manifest_files, read_text};
-use crate::location::locate;
+use crate::files::{ManifestLoadError, display_name, read_text};
 use crate::manifest;
-use crate::manifest::{DocumentLocation, ManifestContents, ManifestDocument, ManifestProblem, ManifestResource};
+use crate::manifest::{BrokenDocument, DocumentLocation};
 use crate::progress::LoadProgress;
-use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange, PolicyStatus};
+use crate::tree::DirectoryTree;
+use candidate::FileCandidate;
+use durward_api::catalog::{AuthenticationResource, Catalog, CatalogChange, PolicyStatus, RejectionReason};
 use durward_api::compile::ClusterDomains;
-use durward_api::field_error::FieldError;
-use durward_api::resources::{AccessPolicy, IdentityProvider, Relationship, namespaced_name};
-use durward_api::translation::{self, ObjectVersion};
+use durward_api::resources::{AccessPolicy, IdentityProvider, LastGood, LastGoodTuples, Relationship, namespaced_name};
+use durward_api::translation::ObjectVersion;
 use durward_core::namespaced_name::NamespacedName;
-use file::ManifestFile;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use durward_core::service::ServiceKey;
+use durward_core::snapshot::Snapshot;
+use file::{FileEffect, ManifestFile, ManifestKey};
+use k8s_openapi::api::core::v1::Secret;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use thiserror::Error;
 
 /// The resources in a directory, and the files that they come from.
+///
+/// A file of which any document can't be accepted keeps all that it held. At the start there is nothing to keep: the
+/// service that such a document names is closed, or everything if it names none.
 #[derive(Debug)]
 pub struct ManifestDirectory {
     root: PathBuf,
+    /// The listing that the files were last read by; `None` before the first time.
+    listed: Option<DirectoryTree>,
     files: BTreeMap<PathBuf, ManifestFile>,
     /// The policies, and the snapshot compiled from them.
     pub catalog: Catalog,
-    policies: BTreeMap<NamespacedName, DocumentLocation>,
-    relationships: BTreeMap<NamespacedName, DocumentLocation>,
+    locations: BTreeMap<ManifestKey, DocumentLocation>,
+}
+
+/// Some manifests are invalid, and the process must not start with them.
+#[derive(Debug, Error)]
+#[error("some manifests in `{path}` are invalid; fix them, or start without --strict")]
+pub struct InvalidManifests {
+    path: String,
+}
+
+/// Which files are read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// All of them.
+    All,
+    /// Those that differ from the last listing.
+    Changed,
 }
 
 /// Loads a directory.
@@ -38,212 +62,274 @@ pub struct ManifestDirectory {
 pub fn load(root: &Path, domains: &ClusterDomains) -> Result<ManifestDirectory, ManifestLoadError> {
     let mut directory = ManifestDirectory {
         root: root.to_owned(),
+        listed: None,
         files: BTreeMap::new(),
         catalog: Catalog::new(domains.clone()),
-        policies: BTreeMap::new(),
-        relationships: BTreeMap::new(),
+        locations: BTreeMap::new(),
     };
-    directory.refresh(None)?;
+    directory.refresh(Reading::All)?;
     Ok(directory)
 }
 
+/// What a refresh changes.
+#[derive(Default)]
+struct Refresh {
+    changes: Vec<CatalogChange>,
+    /// What removed and changed files held before.
+    before: ManifestFile,
+    /// The former versions of the files that are read.
+    former: BTreeMap<PathBuf, ManifestFile>,
+    /// Whether the directory is read for the first time.
+    first: bool,
+    services: BTreeMap<NamespacedName, ServiceKey>,
+}
+
 impl ManifestDirectory {
-    /// Reads the directory again: all files, or the given and the new ones. Returns the policies whose status changed.
+    /// Reads the directory again. Returns the policies whose status changed.
     ///
     /// # Errors
     /// When the directory can't be listed.
-    pub fn refresh(
-        &mut self,
-        only: Option<&BTreeSet<PathBuf>>,
-    ) -> Result<Vec<(NamespacedName, PolicyStatus)>, ManifestLoadError> {
-        let present = manifest_files(&self.root)?;
-        let removed: Vec<PathBuf> = self.files.keys().filter(|path| !present.contains(*path)).cloned().collect();
-        let outdated: Vec<&PathBuf> = present
-            .iter()
-            .filter(|path| only.is_none_or(|only| only.contains(*path) || !self.files.contains_key(*path)))
-            .collect();
-        let mut progress = LoadProgress::on_stderr(outdated.len());
-        let mut changes = Vec::new();
-        let mut before = ManifestFile::default();
+    pub fn refresh(&mut self, reading: Reading) -> Result<Vec<(NamespacedName, PolicyStatus)>, ManifestLoadError> {
+        let tree = DirectoryTree::list(&self.root)?;
+        let outdated = match (reading, &self.listed) {
+            (Reading::Changed, Some(listed)) => tree.outdated_since(listed),
+            _ => tree.files.keys().cloned().collect(),
+        };
+        let removed: Vec<PathBuf> = self.files.keys().filter(|path| !tree.files.contains_key(*path)).cloned().collect();
+        let mut refresh = Refresh { first: self.listed.is_none(), ..Refresh::default() };
+        self.listed = Some(tree);
         for path in removed {
-            before.absorb(self.files.remove(&path).unwrap_or_default());
+            refresh.before.absorb(self.files.remove(&path).unwrap_or_default());
         }
-        for path in outdated {
-            let contents = self.read(path, &mut progress);
-            self.replace_file(path.clone(), contents, &mut before, &mut changes);
-            progress.file();
+        let mut progress = LoadProgress::on_stderr(outdated.len());
+        let candidates = self.candidates(outdated, &mut progress);
+        // the former versions give their resources up first, so that one can move to another file
+        for (path, candidate) in &candidates {
+            if candidate.broken.is_empty()
+                && let Some(former) = self.files.remove(path)
+            {
+                refresh.former.insert(path.clone(), former);
+            }
         }
-        self.withdraw_missing(before, &mut changes);
+        for (path, candidate) in candidates {
+            self.put_file(path, candidate, &mut refresh);
+        }
+        self.withdraw_missing(&mut refresh);
         progress.compiling();
-        let statuses = self.catalog.apply(changes);
+        let mut statuses = self.catalog.apply(refresh.changes);
+        if refresh.first {
+            statuses.extend(self.close_rejected(&refresh.services));
+        }
         progress.done();
         Ok(statuses)
     }
 
-    fn read(&self, path: &Path, progress: &mut LoadProgress<impl Write>) -> ManifestContents {
-        let name = display_name(&self.root, path);
-        match read_text(path) {
-            Ok(text) => manifest::read_with(&name, &text, || progress.resource()),
-            Err(error) => {
-                let problem = ManifestProblem {
-                    file: name.into(),
-                    line: 0,
-                    column: 0,
-                    field: None,
-                    message: error.to_string(),
-                    policy: None,
-                };
-                ManifestContents { problems: vec![problem], ..ManifestContents::default() }
-            }
+    fn candidates(
+        &mut self,
+        outdated: BTreeSet<PathBuf>,
+        progress: &mut LoadProgress<impl Write>,
+    ) -> Vec<(PathBuf, FileCandidate)> {
+        let mut candidates = Vec::with_capacity(outdated.len());
+        for path in outdated {
+            let name = display_name(&self.root, &path);
+            let candidate = match read_text(&path) {
+                Ok(text) => {
+                    let contents = manifest::read_with(&name, &text, || progress.resource());
+                    FileCandidate::new(contents, &text, &mut self.catalog)
+                }
+                Err(error) => FileCandidate::unreadable(&name, error.to_string()),
+            };
+            progress.file();
+            candidates.push((path, candidate));
         }
+        candidates
     }
 
-    /// Replaces what a file defines. The former resources go to `before`, unless parts of the file can't be read: then
-    /// they stay in force.
-    fn replace_file(
-        &mut self,
-        path: PathBuf,
-        contents: ManifestContents,
-        before: &mut ManifestFile,
-        changes: &mut Vec<CatalogChange>,
-    ) {
-        let old = self.files.remove(&path).unwrap_or_default();
-        let mut file = ManifestFile::default();
-        // which resource such a problem concerns is unknown
-        let unknown_part = contents.problems.iter().any(|problem| problem.policy.is_none());
-        for ManifestDocument { resource, location } in contents.documents {
-            self.add_resource(resource, location, &mut file, changes);
-        }
-        for problem in contents.problems {
-            if let Some(key) = &problem.policy {
-                file.policies.insert(key.clone());
-                let error =
-                    FieldError { field: problem.field.clone().unwrap_or_default(), message: problem.message.clone() };
-                changes.extend(ObjectVersion::<AccessPolicy>::undecodable(key.clone(), error).into_changes());
+    /// Replaces what a file defines, or keeps the former version.
+    fn put_file(&mut self, path: PathBuf, mut candidate: FileCandidate, refresh: &mut Refresh) {
+        self.remove_duplicates(&path, &mut candidate);
+        let former = refresh.former.remove(&path).or_else(|| self.files.remove(&path));
+        if let Some(former) = former {
+            if candidate.broken.is_empty() {
+                refresh.before.absorb(former);
+            } else {
+                return self.keep_file(path, former, candidate, refresh);
             }
-            file.problems.push(problem);
         }
-        if unknown_part {
-            file.keep(old);
-        } else {
-            before.absorb(old);
+        let FileCandidate { mut file, changes, locations, services, broken } = candidate;
+        for document in &broken {
+            self.add_broken(document, &mut file, refresh);
         }
+        refresh.changes.extend(changes);
+        if refresh.first {
+            refresh.services.extend(services);
+        } else if !broken.is_empty() {
+            // after a rename, what the removed file held belongs to this one
+            self.adopt(&mut file, &mut refresh.before);
+        }
+        self.locations.extend(locations);
         self.files.insert(path, file);
     }
 
-    fn add_resource(
-        &mut self,
-        resource: ManifestResource,
-        location: DocumentLocation,
-        file: &mut ManifestFile,
-        changes: &mut Vec<CatalogChange>,
-    ) {
-        match resource {
-            ManifestResource::Policy(policy) => self.add_policy(*policy, location, file, changes),
-            ManifestResource::Provider(provider) => add_provider(*provider, file, changes),
-            ManifestResource::ApiKeys(secret) => add_api_keys(*secret, file, changes),
-            ManifestResource::Namespace(namespace) => add_namespace(*namespace, file, changes),
-            ManifestResource::Relationship(relationship) => {
-                self.add_relationship(*relationship, location, file, changes);
+    /// Keeps the former version of a file, and records the mistakes of the newest one.
+    fn keep_file(&mut self, path: PathBuf, former: ManifestFile, candidate: FileCandidate, refresh: &mut Refresh) {
+        let FileCandidate { file, broken, .. } = candidate;
+        for document in broken {
+            let held = |key: &ManifestKey| former.resources.contains_key(key);
+            if let Some(key) = document.policy.filter(|key| held(&ManifestKey::Policy(key.clone()))) {
+                refresh.changes.extend(ObjectVersion::<AccessPolicy>::undecodable(key, document.error).into_changes());
+            } else if let Some(key) = document.relationship.filter(|key| held(&ManifestKey::Relationship(key.clone())))
+            {
+                refresh.changes.extend(ObjectVersion::<Relationship>::undecodable(key, document.error).into_changes());
             }
         }
+        let mut pending = file.pending;
+        pending.extend(file.resources.into_keys());
+        let effect = FileEffect { kept: true, ..former.effect };
+        self.files.insert(path, ManifestFile { problems: file.problems, pending, effect, ..former });
     }
 
-    fn add_policy(
-        &mut self,
-        policy: AccessPolicy,
-        location: DocumentLocation,
-        file: &mut ManifestFile,
-        changes: &mut Vec<CatalogChange>,
-    ) {
-        let Some(key) = self.catalog.interned_name(&policy.metadata) else {
-            file.problems.push(name_problem(&location, "a policy needs a name".to_owned()));
-            return;
-        };
-        let elsewhere = |other: &&DocumentLocation| other.file != location.file || file.policies.contains(&key);
-        let other = self.policies.get(&key).filter(elsewhere).filter(|other| self.is_present(other));
-        if let Some(other) = other {
-            file.problems.push(duplicate_problem(&location, "policy", &key, other));
+    /// Records a broken document of a file that held nothing before. At the start it closes its service.
+    fn add_broken(&self, document: &BrokenDocument, file: &mut ManifestFile, refresh: &mut Refresh) {
+        let elsewhere = |key: &ManifestKey| self.files.values().any(|file| file.resources.contains_key(key));
+        let free = |key: &ManifestKey| !file.resources.contains_key(key) && !elsewhere(key);
+        if let Some(key) = document.relationship.clone().filter(|key| free(&ManifestKey::Relationship(key.clone()))) {
+            let mut version = ObjectVersion::<Relationship>::undecodable(key.clone(), document.error.clone());
+            if let (true, Some(service)) = (refresh.first, &document.service) {
+                let service = service.audience.to_string();
+                version = version.with_last_good(LastGoodTuples { generation: None, service });
+            }
+            refresh.changes.extend(version.into_changes());
+            file.resources.insert(ManifestKey::Relationship(key), None);
+            file.effect.closes_all |= refresh.first && document.service.is_none();
             return;
         }
-        self.policies.insert(key.clone(), location);
-        file.policies.insert(key);
-        let versions = ObjectVersion::from_resource(policy).into_iter();
-        changes.extend(versions.flat_map(ObjectVersion::into_changes).map(|change| self.catalog.compact(change)));
-    }
-
-    fn add_relationship(
-        &mut self,
-        relationship: Relationship,
-        location: DocumentLocation,
-        file: &mut ManifestFile,
-        changes: &mut Vec<CatalogChange>,
-    ) {
-        let Some(key) = namespaced_name(&relationship.metadata) else {
-            file.problems.push(name_problem(&location, "a relationship needs a name".to_owned()));
-            return;
-        };
-        let elsewhere = |other: &&DocumentLocation| other.file != location.file || file.relationships.contains(&key);
-        let other = self.relationships.get(&key).filter(elsewhere).filter(|other| self.is_present(other));
-        if let Some(other) = other {
-            file.problems.push(duplicate_problem(&location, "relationship", &key, other));
+        let named = document.policy.clone().filter(|key| free(&ManifestKey::Policy(key.clone())));
+        if !refresh.first && named.is_none() {
             return;
         }
-        self.relationships.insert(key.clone(), location);
-        file.relationships.insert(key);
-        let versions = ObjectVersion::from_resource(relationship).into_iter();
-        changes.extend(versions.flat_map(ObjectVersion::into_changes));
+        let location = &document.location;
+        let key = named.or_else(|| {
+            // a name that no policy has
+            let item = location.item.map(|item| format!("[{item}]")).unwrap_or_default();
+            let namespace = document.service.as_ref()?.namespace.clone();
+            Some(NamespacedName::new(namespace, format!("{}:{}{item}", location.file, location.line)))
+        });
+        if let Some(key) = key {
+            refresh
+                .changes
+                .extend(ObjectVersion::<AccessPolicy>::undecodable(key.clone(), document.error.clone()).into_changes());
+            if let (true, Some(service)) = (refresh.first, &document.service) {
+                refresh.changes.push(closing(&key, service));
+                file.effect.closed.insert(service.clone());
+            }
+            file.resources.insert(ManifestKey::Policy(key), None);
+        }
+        file.effect.closes_all |= refresh.first && document.service.is_none();
     }
 
-    /// Whether the file of a location still exists. If it does, the resource in it has precedence.
-    fn is_present(&self, location: &DocumentLocation) -> bool {
-        self.root.join(&*location.file).exists()
+    /// Moves what removed files held, and no other file defines, to a file.
+    fn adopt(&self, file: &mut ManifestFile, before: &mut ManifestFile) {
+        let mut taken = std::mem::take(before);
+        taken.resources.retain(|key, _| !file.defines(key) && !self.is_defined(key));
+        let defines = |key: &ManifestKey| taken.resources.contains_key(key);
+        taken.providers.retain(|provider| defines(&provider_key(provider)));
+        taken.secrets.retain(|secret| secret_key(secret).is_some_and(|key| defines(&key)));
+        file.effect.kept = !taken.resources.is_empty();
+        file.absorb(taken);
+    }
+
+    /// Removes resources from a candidate that other files define with another content.
+    fn remove_duplicates(&self, path: &Path, candidate: &mut FileCandidate) {
+        let mut duplicates = Vec::new();
+        for (key, content) in &candidate.file.resources {
+            let Some(location) = self.locations.get(key) else { continue };
+            let other_path = self.path_of(&location.file);
+            let other = self.files.get(&other_path).filter(|_| other_path != path);
+            if let Some(other_content) = other.and_then(|other| other.resources.get(key))
+                && (content.is_none() || content != other_content)
+            {
+                duplicates.push((key.clone(), location.clone()));
+            }
+        }
+        if duplicates.is_empty() {
+            return;
+        }
+        let text = read_text(path).unwrap_or_default();
+        let texts: BTreeMap<usize, &str> = manifest::documents(&text).into_iter().collect();
+        for (key, other) in duplicates {
+            let line = candidate.locations.get(&key).map(|location| location.line);
+            let text = line.and_then(|line| texts.get(&line)).copied().unwrap_or_default();
+            candidate.remove_duplicate(&key, &other, text);
+        }
+    }
+
+    /// Closes the services of policies that are rejected at the start: the versions of them that were in force before
+    /// are unknown, and with them what they denied.
+    fn close_rejected(
+        &mut self,
+        services: &BTreeMap<NamespacedName, ServiceKey>,
+    ) -> Vec<(NamespacedName, PolicyStatus)> {
+        let rejected: Vec<CatalogChange> = self
+            .catalog
+            .policy_statuses()
+            .filter(|(_, status)| !status.in_force)
+            .filter(|(_, status)| {
+                status.rejected.as_ref().is_some_and(|rejection| rejection.reason != RejectionReason::ServiceClosed)
+            })
+            .filter_map(|(key, _)| Some(closing(key, services.get(key)?)))
+            .collect();
+        self.catalog.apply(rejected)
+    }
+
+    fn path_of(&self, file: &str) -> PathBuf {
+        // a single file is its own directory
+        let inside = self.root.join(file);
+        if self.files.contains_key(&inside) { inside } else { PathBuf::from(file) }
     }
 
     /// Whether a file defines a resource. The file at its location almost always does, so it is checked first.
-    fn is_defined(&self, location: Option<&DocumentLocation>, defines: impl Fn(&ManifestFile) -> bool) -> bool {
-        let file = location.and_then(|location| self.files.get(&self.root.join(&*location.file)));
-        file.is_some_and(&defines) || self.files.values().any(defines)
+    fn is_defined(&self, key: &ManifestKey) -> bool {
+        let file = self.locations.get(key).and_then(|location| self.files.get(&self.path_of(&location.file)));
+        file.is_some_and(|file| file.defines(key)) || self.files.values().any(|file| file.defines(key))
     }
 
-    /// Withdraws the resources in `before` that no file defines any more.
-    fn withdraw_missing(&mut self, before: ManifestFile, changes: &mut Vec<CatalogChange>) {
-        for key in before.policies {
-            if !self.is_defined(self.policies.get(&key), |file| file.policies.contains(&key)) {
-                changes.extend(translation::deleted::<AccessPolicy>(key));
+    /// Withdraws what no file defines any more.
+    fn withdraw_missing(&mut self, refresh: &mut Refresh) {
+        for key in std::mem::take(&mut refresh.before).resources.into_keys() {
+            if !self.is_defined(&key) {
+                refresh.changes.extend(key.deleted());
+                self.locations.remove(&key);
             }
         }
-        for key in before.relationships {
-            if !self.is_defined(self.relationships.get(&key), |file| file.relationships.contains(&key)) {
-                changes.extend(translation::deleted::<Relationship>(key));
-            }
+    }
+
+    /// Refuses a directory with problems, and prints them.
+    ///
+    /// # Errors
+    /// When there are any.
+    pub fn refuse_problems(&self) -> Result<(), InvalidManifests> {
+        if self.problems().is_empty() {
+            return Ok(());
         }
-        for name in before.namespaces {
-            if !self.is_defined(None, |file| file.namespaces.contains(&name)) {
-                changes.extend(translation::namespace_deleted(&name));
-            }
-        }
-        for resource in before.authentication {
-            if !self.is_defined(None, |file| file.authentication.contains(&resource)) {
-                changes.extend(match resource {
-                    AuthenticationResource::IdentityProvider(name) => translation::deleted::<IdentityProvider>(name),
-                    AuthenticationResource::Secret(name) => translation::api_keys_deleted(name),
-                });
-            }
-        }
-        for change in changes.iter() {
-            match change {
-                CatalogChange::PolicyDeleted(key) => drop(self.policies.remove(key)),
-                CatalogChange::RelationshipDeleted(key) => drop(self.relationships.remove(key)),
-                _ => {}
-            }
-        }
+        self.print_problems();
+        Err(InvalidManifests { path: self.root.display().to_string() })
     }
 
     /// The path of the directory.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The snapshot to decide by: that of the catalog, or one without services if everything is closed.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        if self.closes_all() { Snapshot::default() } else { self.catalog.snapshot().clone() }
+    }
+
+    fn closes_all(&self) -> bool {
+        self.files.values().any(|file| file.effect.closes_all)
     }
 
     /// All providers, by name. If two have one name, the first file has precedence.
@@ -257,100 +343,25 @@ impl ManifestDirectory {
     /// All Secrets with API keys.
     #[must_use]
     pub fn secrets(&self) -> Vec<Secret> {
-        self.files.values().flat_map(|file| file.secrets.iter().cloned()).collect()
-    }
-
-    /// All problems with their locations, in the order of the files.
-    #[must_use]
-    pub fn problems(&self) -> Vec<ManifestProblem> {
-        let mut problems: Vec<ManifestProblem> =
-            self.files.values().flat_map(|file| file.problems.iter().cloned()).collect();
-        let undecodable: BTreeSet<NamespacedName> =
-            problems.iter().filter_map(|problem| problem.policy.clone()).collect();
-        for (key, status) in self.catalog.policy_statuses() {
-            let Some(rejection) = status.rejected else { continue };
-            let Some(location) = self.policies.get(key) else { continue };
-            if !undecodable.contains(key) {
-                problems.extend(self.locate_errors(location, rejection.errors, Some(key)));
-            }
-        }
-        for (key, location) in &self.relationships {
-            let rejection = self.catalog.relationship_status(key).and_then(|status| status.rejected);
-            if let Some(rejection) = rejection {
-                problems.extend(self.locate_errors(location, rejection.errors, None));
-            }
-        }
-        problems.sort_unstable();
-        problems
-    }
-
-    /// The errors of a document, each with its line and column.
-    fn locate_errors(
-        &self,
-        location: &DocumentLocation,
-        errors: Vec<FieldError>,
-        policy: Option<&NamespacedName>,
-    ) -> Vec<ManifestProblem> {
-        let text = read_text(&self.root.join(&*location.file)).unwrap_or_default();
-        let documents = manifest::documents(&text).into_iter();
-        let document = documents.filter(|(line, _)| *line == location.line).map(|(_, text)| text).next();
-        let problem = |error: FieldError| {
-            let (line, column) = document.and_then(|document| locate(document, &error.field)).unwrap_or((1, 1));
-            ManifestProblem {
-                file: Arc::clone(&location.file),
-                line: location.line + line - 1,
-                column,
-                field: Some(error.field),
-                message: error.message,
-                policy: policy.cloned(),
-            }
-        };
-        errors.into_iter().map(problem).collect()
-    }
-
-    /// Prints the problems to standard error.
-    pub fn print_problems(&self) {
-        self.problems().iter().for_each(|problem| eprintln!("{problem}"));
+        let mut names = BTreeSet::new();
+        let all = self.files.values().flat_map(|file| &file.secrets);
+        all.filter(|secret| names.insert(secret_key(secret))).cloned().collect()
     }
 }
 
-fn add_provider(provider: IdentityProvider, file: &mut ManifestFile, changes: &mut Vec<CatalogChange>) {
+fn provider_key(provider: &IdentityProvider) -> ManifestKey {
     let name = provider.metadata.name.as_deref().unwrap_or_default();
-    file.authentication.insert(AuthenticationResource::IdentityProvider(name.into()));
-    file.providers.push(provider.clone());
-    changes.extend(ObjectVersion::from_resource(provider).into_iter().flat_map(ObjectVersion::into_changes));
+    ManifestKey::Authentication(AuthenticationResource::IdentityProvider(name.into()))
 }
 
-fn add_api_keys(secret: Secret, file: &mut ManifestFile, changes: &mut Vec<CatalogChange>) {
-    file.authentication.extend(namespaced_name(&secret.metadata).map(AuthenticationResource::Secret));
-    changes.extend(translation::api_keys(&secret));
-    file.secrets.push(secret);
+fn secret_key(secret: &Secret) -> Option<ManifestKey> {
+    namespaced_name(&secret.metadata).map(AuthenticationResource::Secret).map(ManifestKey::Authentication)
 }
 
-fn add_namespace(namespace: Namespace, file: &mut ManifestFile, changes: &mut Vec<CatalogChange>) {
-    changes.extend(translation::namespace(&namespace.metadata));
-    file.namespaces.insert(namespace.metadata.name.unwrap_or_default());
-}
-
-fn name_problem(location: &DocumentLocation, message: String) -> ManifestProblem {
-    ManifestProblem {
-        file: Arc::clone(&location.file),
-        line: location.line,
-        column: 1,
-        field: Some("metadata.name".to_owned()),
-        message,
-        policy: None,
-    }
-}
-
-fn duplicate_problem(
-    location: &DocumentLocation,
-    kind: &str,
-    key: &NamespacedName,
-    other: &DocumentLocation,
-) -> ManifestProblem {
-    let message = format!("{kind} {key} is also defined in {} line {}; this one is ignored", other.file, other.line);
-    name_problem(location, message)
+/// The change that closes a service, in the name of a policy of which no version is in force.
+fn closing(key: &NamespacedName, service: &ServiceKey) -> CatalogChange {
+    let good = LastGood { audience: service.audience.to_string(), ..LastGood::default() };
+    CatalogChange::PolicyLastGood(key.clone(), i64::MAX, Box::new(good))
 }
 
 #[cfg(test)]

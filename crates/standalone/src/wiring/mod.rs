@@ -17,10 +17,11 @@ use durward_doors::admin::AdminPolicy;
 use durward_doors::assembly::{admin_router, start_authenticator};
 use durward_engine::audit::AuditWriter;
 use durward_manifests::load::ManifestDirectory;
-use durward_manifests::watch::follow;
+use durward_manifests::watch::DirectoryFollower;
 use durward_runtime::Failure;
 use durward_runtime::limits::ServerLimits;
 use durward_runtime::readiness::Readiness;
+use durward_runtime::signals::ReloadSignals;
 use durward_runtime::supervisor::Supervisor;
 use durward_state::{TokenKeyFolder, key_uses};
 use identity::StandaloneIdentity;
@@ -38,16 +39,28 @@ pub async fn up(
     mut settings: StandaloneSettings,
     ready: impl FnOnce(&StandaloneAddresses, &ManifestDirectory),
 ) -> Result<(), Failure> {
+    let signals = ReloadSignals::catch()?;
     let sockets = StandaloneSockets::bind(&settings.addresses).await?;
     let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domains)?;
     let identity = StandaloneIdentity::open(&settings.state, &settings.domains.trust_domain)?;
     let audit = AuditWriter::open(&settings.audit, settings.on_loss, identity.audit_keys.log_signer())?;
     let WatchedManifests { directory, watch, approvals } =
         WatchedManifests::load(&settings.manifests, &settings.domains, &settings.state, &identity.seal)?;
-    let context = engine::build(&mut settings, &identity, &directory, audit)?;
+    if settings.strict {
+        directory.refuse_problems()?;
+    }
+    let context = engine::build(&mut settings, &identity, audit)?;
     let authenticator = Arc::clone(&context.authenticator);
     let tls = identity.server_config(&authenticator)?;
     let readiness = Arc::new(Readiness::default());
+    let follower = DirectoryFollower {
+        directory,
+        watch,
+        context: context.clone(),
+        readiness: Arc::clone(&readiness),
+        reload: signals.requests(),
+    };
+    follower.apply_loaded();
     readiness.mark_policies_loaded();
     readiness.mark_identities_ready();
 
@@ -85,7 +98,10 @@ pub async fn up(
         &mut supervisor,
     );
     supervisor.spawn(|stop| key_uses::run_writer(settings.state, authenticator, stop));
-    ready(&addresses, &directory);
-    supervisor.spawn(|stop| follow(watch, directory, context, changed_approvals, stop));
+    ready(&addresses, &follower.directory);
+    supervisor.spawn(|stop| follower.run(changed_approvals, stop));
+    let reload = signals.requests();
+    supervisor.spawn(|stop| context.reopen_audit_log(reload, stop));
+    supervisor.spawn(|stop| signals.run(stop));
     supervisor.run_until_shutdown(async move { grpc_health.set_closing().await }).await
 }
