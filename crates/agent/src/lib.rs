@@ -80,7 +80,7 @@ pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     supervisor.spawn(|stop| certificate_source.renew_certificate(stop));
     let bundle_source = source.clone();
     supervisor.spawn(|stop| bundle_source.follow_bundles(stop));
-    supervisor.serve(health, None, health_endpoint(&source));
+    supervisor.serve_admin(health, None, health_endpoint(&source));
     let services = Routes::new(WorkloadApi::server(source.clone(), hint)).add_service(SdsService::server(source));
     let router = services.prepare().into_axum_router();
     if let Some(tcp) = tcp {

@@ -34,9 +34,17 @@ impl CoreRuntimes {
     pub fn start() -> io::Result<Self> {
         let shutdown = CancellationToken::new();
         let count = thread::available_parallelism().map_or(1, usize::from);
-        let runtimes =
-            (0..count).map(|number| CoreRuntime::start(number, shutdown.clone())).collect::<io::Result<_>>()?;
-        Ok(Self { runtimes, shutdown })
+        let start = |number| CoreRuntime::start(format!("core-{number}"), shutdown.clone());
+        Ok(Self { runtimes: (0..count).map(start).collect::<io::Result<_>>()?, shutdown })
+    }
+
+    /// Starts one runtime for work that must never wait for requests: health and admin.
+    ///
+    /// # Errors
+    /// When the system has no more threads or file descriptors.
+    pub fn start_admin() -> io::Result<Self> {
+        let shutdown = CancellationToken::new();
+        Ok(Self { runtimes: vec![CoreRuntime::start("admin".to_owned(), shutdown.clone())?], shutdown })
     }
 
     /// Spawns a task on the runtime with the fewest tasks. Tasks that it spawns itself stay on that runtime.
@@ -55,7 +63,9 @@ impl Drop for CoreRuntimes {
     fn drop(&mut self) {
         self.shutdown.cancel();
         for runtime in &mut self.runtimes {
-            if let Some(thread) = runtime.thread.take() {
+            // a task of the runtime may drop it last; a thread can't wait for itself
+            let joinable = runtime.thread.take().filter(|thread| thread.thread().id() != thread::current().id());
+            if let Some(thread) = joinable {
                 let _ = thread.join();
             }
         }
@@ -63,10 +73,10 @@ impl Drop for CoreRuntimes {
 }
 
 impl CoreRuntime {
-    fn start(number: usize, shutdown: CancellationToken) -> io::Result<Self> {
+    fn start(name: String, shutdown: CancellationToken) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
-        let thread = thread::Builder::new().name(format!("core-{number}"));
+        let thread = thread::Builder::new().name(name);
         let thread = thread.spawn(move || runtime.block_on(shutdown.cancelled()))?;
         Ok(Self { handle, tasks: Arc::default(), thread: Some(thread) })
     }

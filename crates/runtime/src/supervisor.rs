@@ -13,6 +13,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,7 @@ pub struct Supervisor {
     tasks: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
     runtimes: Arc<CoreRuntimes>,
+    admin: Arc<CoreRuntimes>,
     limits: ServerLimits,
     interrupt: Signal,
     terminate: Signal,
@@ -71,6 +73,7 @@ impl Supervisor {
             tasks: JoinSet::new(),
             shutdown: CancellationToken::new(),
             runtimes: Arc::new(CoreRuntimes::start()?),
+            admin: Arc::new(CoreRuntimes::start_admin()?),
             limits,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -91,6 +94,27 @@ impl Supervisor {
         self.spawn(|shutdown| async move { Ok(serve(listener, tls, service, shutdown).await?) });
     }
 
+    /// Starts a task that serves health and admin on a socket. It accepts and answers on a thread of its own, so that it
+    /// answers while decisions keep every other thread busy.
+    pub fn serve_admin(&mut self, socket: TcpListener, tls: Option<Arc<ServerConfig>>, service: impl HttpService) {
+        let (runtimes, limits) = (Arc::clone(&self.admin), self.limits.clone());
+        self.spawn(|shutdown| async move {
+            let (end, ended) = oneshot::channel();
+            // the socket belongs to the runtime that accepts its connections
+            let socket = socket.into_std()?;
+            let accepting = Arc::clone(&runtimes);
+            accepting.spawn(async move {
+                let served = match TcpListener::from_std(socket) {
+                    Ok(socket) => serve(Listener { socket, runtimes, limits }, tls, service, shutdown).await,
+                    Err(error) => Err(error),
+                };
+                // the supervisor waits for it until the process ends
+                let _ = end.send(served);
+            });
+            Ok(ended.await??)
+        });
+    }
+
     /// A listener whose connections run on the runtimes of this process.
     pub fn listener(&self, socket: TcpListener) -> Listener {
         Listener { socket, runtimes: Arc::clone(&self.runtimes), limits: self.limits.clone() }
@@ -102,7 +126,8 @@ impl Supervisor {
     /// # Errors
     /// When a task fails, or ends without a signal.
     pub async fn run_until_shutdown(self, linger: impl Future<Output = ()>) -> Result<(), Failure> {
-        let Self { mut tasks, shutdown, runtimes: _runtimes, limits: _, mut interrupt, mut terminate } = self;
+        let Self { mut tasks, shutdown, runtimes: _runtimes, admin: _admin, limits: _, mut interrupt, mut terminate } =
+            self;
         let mut outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => {

@@ -156,7 +156,7 @@ impl DoorListeners<'_> {
     pub fn serve_admin(&self, supervisor: &mut Supervisor, socket: TcpListener, policy: AdminPolicy) {
         let readiness = Arc::clone(&self.context.readiness);
         let router = admin_router(&self.context.engine, readiness, policy, &self.settings.admin);
-        supervisor.serve(socket, Some(Arc::clone(&self.tls)), router);
+        supervisor.serve_admin(socket, Some(Arc::clone(&self.tls)), router);
     }
 
     fn replica_router(&self) -> Router {

@@ -55,7 +55,7 @@ pub async fn run(mut settings: GateSettings, ready: impl FnOnce(&GateAddresses))
         }
     }
     let admin_router = admin::gate_router(Arc::clone(&context.metrics), readiness);
-    supervisor.serve(sockets.admin, None, admin_router);
+    supervisor.serve_admin(sockets.admin, None, admin_router);
     start_authenticator(&mut supervisor, Arc::clone(&context.authenticator));
 
     let reopening = context.clone();

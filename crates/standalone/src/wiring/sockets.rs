@@ -62,6 +62,6 @@ impl StandaloneSockets {
         supervisor.serve(self.https, Some(Arc::clone(tls)), routers.http);
         supervisor.serve(self.tokens, None, routers.tokens.clone());
         supervisor.serve(self.tokens_tls, Some(Arc::clone(tls)), routers.tokens);
-        supervisor.serve(self.admin, None, routers.admin);
+        supervisor.serve_admin(self.admin, None, routers.admin);
     }
 }
