@@ -22,8 +22,19 @@ pub struct RequestCase {
     pub host: String,
     pub path: String,
     pub reason: String,
+    /// The framework that reads the request in another way.
+    pub framework: Option<String>,
     /// The path after a proxy has normalized it.
     pub read_as: Option<String>,
+}
+
+/// The requests that every door reads alike: those that any parser could misread, and those of single frameworks.
+pub fn request_cases() -> Vec<RequestCase> {
+    let mut cases = corpus::<RequestCase>("requests.yaml");
+    let frameworks = corpus::<RequestCase>("frameworks.yaml");
+    assert!(frameworks.iter().all(|case| case.framework.is_some()), "each case names its framework");
+    cases.extend(frameworks);
+    cases
 }
 
 fn get() -> String {
@@ -95,7 +106,7 @@ impl HeaderCase {
 
     /// The first of the headers that reached the application and should not have.
     pub fn leaked_header(&self, seen: &serde_json::Value) -> Option<String> {
-        let plain = |name: &str| name.to_ascii_lowercase().replace('_', "-");
+        let plain = |name: &str| name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
         let all = seen.as_object().unwrap();
         let written = self.headers.iter().find(|(name, value)| {
             if self.outcome == HeaderOutcome::Passed {

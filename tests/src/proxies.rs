@@ -5,12 +5,13 @@ use crate::{HttpReply, UpProcess, eventually, free, repository, request};
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 
 /// A server that ends when dropped.
 pub struct ServerProcess {
     child: Child,
     pub address: SocketAddr,
+    log: NamedTempFile,
     _directory: Option<TempDir>,
 }
 
@@ -24,13 +25,18 @@ impl Drop for ServerProcess {
 
 impl ServerProcess {
     pub fn start(command: &mut Command, address: SocketAddr, directory: Option<TempDir>) -> Self {
-        let log = tempfile::NamedTempFile::new().unwrap();
+        let log = NamedTempFile::new().unwrap();
         let child =
             command.stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap()).stdin(Stdio::null()).spawn().unwrap();
-        let server = Self { child, address, _directory: directory };
+        let server = Self { child, address, log, _directory: directory };
         eventually(&format!("{command:?} listens"), || TcpStream::connect(address).ok())
-            .unwrap_or_else(|what| panic!("{what}:\n{}", fs::read_to_string(log.path()).unwrap_or_default()));
+            .unwrap_or_else(|what| panic!("{what}:\n{}", server.log()));
         server
+    }
+
+    /// What the server has written on its standard streams.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
     pub fn get(&self, path: &str, headers: &[(&str, &str)]) -> HttpReply {
@@ -66,10 +72,19 @@ pub fn nginx(up: &UpProcess, app: SocketAddr) -> ServerProcess {
 }
 
 pub fn envoy(up: &UpProcess, app: SocketAddr) -> ServerProcess {
+    envoy_with(up, app, &[])
+}
+
+/// Envoy with the example's configuration, in which each of these texts is replaced.
+pub fn envoy_with(up: &UpProcess, app: SocketAddr, changes: &[(&str, &str)]) -> ServerProcess {
     let address = free();
     let directory = tempfile::tempdir().unwrap();
-    let text =
+    let mut text =
         configuration("examples/envoy/envoy.yaml", &[("9180", up.listen["grpc"]), ("8000", app), ("8081", address)]);
+    for (from, to) in changes {
+        assert!(text.contains(from), "the example has no {from}");
+        text = text.replace(from, to);
+    }
     let file = directory.path().join("envoy.yaml");
     fs::write(&file, text).unwrap();
     let mut command = Command::new(venv("envoy"));

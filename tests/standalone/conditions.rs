@@ -1,7 +1,8 @@
 //! Conditions on request headers: equal results at every door, no values in records, and replays.
 
 use durward_tests::gate::{GateFixture, RecordingApp};
-use durward_tests::{UpProcess, durward, run};
+use durward_tests::proxies;
+use durward_tests::{UpProcess, durward, raw, run};
 use envoy_types::ext_authz::v3::pb::CheckRequest;
 use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
@@ -120,6 +121,60 @@ async fn every_door_reads_headers_alike_and_audits_none() {
     let conditions = &records[0]["conditions"];
     for (rule, outcome) in [("shop/orders/grants/of-the-tenant", "true "), ("shop/orders/denials/on-trial", "false ")] {
         assert!(conditions[rule].as_str().unwrap().starts_with(outcome), "{conditions}");
+    }
+}
+
+/// Envoy replaces bytes that are not UTF-8 by `!` in headers that it sends as texts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_that_envoy_can_have_altered_fails_the_condition() {
+    let up = UpProcess::with(&[("orders.yaml", &POLICY.replace("acme-secret", "acme!"))]);
+    let bearer = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
+    let mut client = AuthorizationClient::connect(format!("http://{}", up.listen["grpc"])).await.unwrap();
+    let all = [("authorization", bearer.as_str()), ("x-tenant", "acme!"), ("x-trial", "no")];
+    let text = HttpRequest { headers: joined(&all).into_iter().collect(), ..HttpRequest::default() };
+    let each = |as_text: bool| {
+        let header = move |(name, value): &(&str, &str)| {
+            let (text, raw) =
+                if as_text { ((*value).to_owned(), Vec::new()) } else { (String::new(), value.as_bytes().to_vec()) };
+            HeaderValue { key: (*name).to_owned(), value: text, raw_value: raw }
+        };
+        let headers = all.iter().map(header).collect();
+        HttpRequest { header_map: Some(HeaderMap { headers }), ..HttpRequest::default() }
+    };
+    let mut checks: Vec<_> =
+        [text, each(true), each(false)].map(check_request).into_iter().zip([MISSING, MISSING, GRANTED]).collect();
+    // a path that can have been altered
+    for (target, expected) in [("/orders", MISSING), ("/orders!", "AmbiguousPath")] {
+        let headers = joined(&all[..1]).into_iter().collect();
+        let mut check = check_request(HttpRequest { headers, ..HttpRequest::default() });
+        check.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap().path = target.to_owned();
+        checks.push((check, expected));
+    }
+    let (checks, expected): (Vec<_>, Vec<_>) = checks.into_iter().unzip();
+    for check in checks {
+        client.check(check).await.unwrap();
+    }
+    let records = up.records(expected.len());
+    assert_eq!(records.iter().map(|record| record["reason"].as_str().unwrap()).collect::<Vec<_>>(), expected);
+}
+
+/// With `encode_raw_headers`, the bytes that the application gets are the ones that conditions read.
+#[test]
+fn a_real_envoy_shows_conditions_the_bytes_that_it_forwards() {
+    let up = UpProcess::with(&[("orders.yaml", &POLICY.replace("acme-secret", "acme!"))]);
+    let bearer = up.token("billing/billing", "orders.shop");
+    let app = RecordingApp::start();
+    let raw_headers = "encode_raw_headers: true";
+    for (proxy, of_exact_value) in [
+        (proxies::envoy(&up, app.address), 200),
+        (proxies::envoy_with(&up, app.address, &[(raw_headers, "encode_raw_headers: false")]), 403),
+    ] {
+        for (value, expected) in [(&b"acme!"[..], of_exact_value), (b"acme\xff", 403), (b"acme\xc3", 403)] {
+            let head = format!("GET /orders HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {bearer}\r\n");
+            let bytes = [head.as_bytes(), b"Connection: close\r\nx-tenant: ", value, b"\r\n\r\n"].concat();
+            let reply = raw(proxy.address, &bytes);
+            assert_eq!(reply.status, expected, "{value:?}: {reply:?}");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use durward_tests::proxies::{ServerProcess, envoy, nginx};
 use durward_tests::venv::venv;
-use durward_tests::{UpProcess, free, raw, repository, request};
+use durward_tests::{HttpReply, UpProcess, eventually, free, raw, repository, request};
 use serde_json::{Value, json};
 use std::fs;
 use std::process::Command;
@@ -89,6 +89,13 @@ fn a_service_that_verifies_itself_accepts_exchanged_tokens() {
     assert_eq!(exchange("other/other", ""), None);
 }
 
+/// Asserts that a refusal is Durward's own: its body, and one challenge.
+fn assert_refusal(reply: &HttpReply, body: &str) {
+    assert_eq!((reply.body.as_str(), reply.header("content-type")), (body, Some("application/json")), "{reply:?}");
+    let challenges = reply.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate"));
+    assert_eq!(challenges.count(), 1, "{reply:?}");
+}
+
 /// Asserts the decisions and headers of a proxy in front of the app.
 fn guards(proxy: &ServerProcess, up: &UpProcess) {
     let billing = format!("Bearer {}", up.token("billing/billing", "orders-api"));
@@ -104,6 +111,7 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
 
     let anonymous = proxy.get("/orders", &[]);
     assert_eq!((anonymous.status, anonymous.header("www-authenticate")), (401, Some(r#"Bearer realm="orders-api""#)));
+    assert_refusal(&anonymous, r#"{"error":"invalid_token"}"#);
     let bad = proxy.get("/orders", &[("Authorization", "Bearer nonsense")]);
     assert_eq!(
         (bad.status, bad.header("www-authenticate")),
@@ -111,6 +119,7 @@ fn guards(proxy: &ServerProcess, up: &UpProcess) {
     );
     let refused = proxy.get("/orders", &[("Authorization", &other_workload)]);
     assert_eq!(refused.status, 403, "{refused:?}");
+    assert_refusal(&refused, r#"{"error":"insufficient_scope","scope":"orders.read"}"#);
     let step_up = proxy.ask("POST", "/orders/7/refund", &[("Authorization", &billing)]);
     assert_eq!(step_up.status, 401);
     assert!(step_up.header("www-authenticate").unwrap().contains("insufficient_user_authentication"), "{step_up:?}");
@@ -192,4 +201,16 @@ fn envoy_authorizes_every_request() {
     let proxy = envoy(&up, app.address);
     guards(&proxy, &up);
     fails_closed(&proxy, up);
+    // the access log tells what Durward refused from what it could not be asked about, and holds no query
+    let refused = |status: u16, details: &str| {
+        let log = proxy.log();
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let found = lines.find(|line| line["status"] == status && line["details"] == details)?;
+        Some((found["method"].clone(), found["path"].clone()))
+    };
+    for (status, details) in [(401, "ext_authz_denied"), (403, "ext_authz_denied"), (503, "ext_authz_error")] {
+        let line = eventually(details, || refused(status, details)).unwrap_or_else(|_| panic!("{}", proxy.log()));
+        assert_eq!(line.0, "GET", "{line:?}");
+    }
+    assert!(!proxy.log().contains("?x="), "{}", proxy.log());
 }

@@ -79,9 +79,17 @@ fn challenges_pass_through_real_proxies() {
         assert!(door.2.contains(&page) || door.2.contains(&page.replace('&', "&amp;")), "{door:?}");
         assert_eq!(runtime.block_on(ext_authz(&up, &headers)), door, "ext_authz");
         assert_eq!(challenge_response(&envoy.ask("POST", "/orders/7/refund", &headers)), door, "Envoy");
-        // nginx sends its own body, but the challenge headers arrive
-        let through = challenge_response(&nginx.ask("POST", "/orders/7/refund", &headers));
+        // nginx answers in JSON, with the same challenge, once
+        let reply = nginx.ask("POST", "/orders/7/refund", &headers);
+        let through = challenge_response(&reply);
         assert_eq!((through.0, &through.1[..2]), (door.0, &door.1[..2]), "nginx");
+        assert_eq!(reply.headers.iter().filter(|(name, _)| name == "www-authenticate").count(), 1, "{reply:?}");
+        let body: Value = serde_json::from_str(&reply.body).unwrap();
+        assert_eq!(body, json!({"error": "insufficient_user_authentication", "step_up_uri": page}));
+        // pages of another origin may read the link
+        for reply in [&reply, &envoy.ask("POST", "/orders/7/refund", &headers)] {
+            assert_eq!(reply.header("access-control-expose-headers"), Some("link, www-authenticate"), "{reply:?}");
+        }
     }
     // an invalid token gets no link to the page
     let bad = [("Authorization", "Bearer x"), ("Accept", HTML)];

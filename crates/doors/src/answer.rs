@@ -13,12 +13,14 @@ use maud::{DOCTYPE, Markup, html};
 use serde_json::json;
 use url::Url;
 
-/// Headers that name the caller to the application. Durward sets them on an allow and removes those of the client.
+/// Headers that name the caller to the application. Durward sets all of them on every allow, empty where there is
+/// nothing to say: a proxy that copies what is set must never pass on the client's own.
 pub const IDENTITY_HEADERS: [&str; 5] =
     ["x-durward-principal", "x-durward-scopes", "x-durward-operation", "x-durward-assurance", "x-durward-decision"];
 
 /// Headers with which some frameworks let a client change the method after the decision.
-pub const METHOD_OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+pub const METHOD_OVERRIDES: [&str; 6] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-method", "x-http-verb", "http-method-override"];
 
 /// Headers from which some frameworks take the path, in place of the request line.
 pub const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
@@ -43,6 +45,8 @@ impl HttpAnswer {
             return response;
         }
         response.headers.push(("link", format!("<{page}>; rel=\"{STEP_UP}\"")));
+        // a page of another origin may read few headers, unless the response names more (Fetch, section 3.2)
+        response.headers.push(("access-control-expose-headers", "link, www-authenticate".to_owned()));
         response.body = json!({"error": "insufficient_user_authentication", "step_up_uri": page.as_str()}).to_string();
         if accept.is_some_and(|accept| accept.split([',', ';']).any(|media| media.trim() == "text/html")) {
             response.headers.retain(|(name, _)| *name != "content-type");
@@ -132,7 +136,7 @@ fn step_up_page(page: &Url) -> Markup {
     }
 }
 
-/// The identity headers for the application.
+/// The identity headers for the application. All are set; one without a value is empty.
 fn identity_headers(answer: &EngineAnswer) -> Vec<(&'static str, String)> {
     let decision = &answer.decision;
     let principal = answer.principal.as_deref().map(|principal| principal.identity());
@@ -143,12 +147,12 @@ fn identity_headers(answer: &EngineAnswer) -> Vec<(&'static str, String)> {
     };
     let values = [
         principal.map(|identity| header_value(&identity.id.to_string())),
-        if principal.is_some() && decision.allowed() { Some(scopes(&decision.required)) } else { None },
+        (principal.is_some() && decision.allowed()).then(|| scopes(&decision.required)),
         decision.operation.as_deref().map(ToOwned::to_owned),
         principal.map(|identity| assurance(identity).as_str().to_owned()),
         Some(answer.id.to_string()),
     ];
-    IDENTITY_HEADERS.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect()
+    IDENTITY_HEADERS.into_iter().zip(values.map(Option::unwrap_or_default)).collect()
 }
 
 fn scopes(scopes: &[Scope]) -> String {
@@ -180,10 +184,9 @@ pub fn response(answer: HttpAnswer) -> Response {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;
     for (name, value) in answer.headers {
-        // values are built from parsed names; an invalid one is omitted
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
-        }
+        // values are built from parsed names; one that is invalid all the same becomes empty, never the client's own
+        let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
+        response.headers_mut().insert(HeaderName::from_static(name), value);
     }
     response
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::Request;
 use durward_doors::answer::{IDENTITY_HEADERS, METHOD_OVERRIDES};
-use durward_doors::headers::connection_options;
+use durward_doors::headers::{connection_options, folded_name};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 use http_body_util::BodyExt;
@@ -45,9 +45,7 @@ pub(super) fn strip_foreign(headers: &mut HeaderMap) {
 }
 
 fn is_foreign(name: &HeaderName) -> bool {
-    // gateway interfaces can't tell underscores from hyphens
-    let underscored = name.as_str().contains('_').then(|| name.as_str().replace('_', "-"));
-    let name = underscored.as_deref().unwrap_or(name.as_str());
+    let name = &*folded_name(name);
     FOREIGN_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         || [FOREIGN.as_slice(), &IDENTITY_HEADERS, &METHOD_OVERRIDES].iter().any(|names| names.contains(&name))
 }
@@ -56,10 +54,9 @@ fn is_foreign(name: &HeaderName) -> bool {
 pub(super) fn identify(headers: &mut HeaderMap, identity: Vec<(&'static str, String)>, source: IpAddr) {
     let source = [("x-forwarded-for", source.to_canonical().to_string()), ("x-forwarded-proto", "https".to_owned())];
     for (name, value) in identity.into_iter().chain(source) {
-        // the values come from parsed names; an invalid one is left out
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+        // the values come from parsed names; one that is invalid all the same becomes empty
+        let value = HeaderValue::try_from(value).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(HeaderName::from_static(name), value);
     }
 }
 
@@ -128,6 +125,9 @@ mod tests {
         for (name, foreign) in [
             ("x-durward-principal", true),
             ("x_durward_scopes", true),
+            ("x.durward.principal", true),
+            ("x~http~method~override", true),
+            ("x!forwarded!for", true),
             ("x-forwarded-uri", true),
             ("x_forwarded_for", true),
             ("x-original-url", true),

@@ -82,7 +82,8 @@ impl Inbound {
             Ok(read) => (ServiceTarget::Host(read.host), Call::Http { method: read.method, path: &read.path }),
             Err(AmbiguousRequest) => (ServiceTarget::Host(""), Call::Ambiguous),
         };
-        let evidence = &HeaderEvidence { headers: request.headers(), authenticator: &self.authenticator };
+        let evidence =
+            &HeaderEvidence { headers: request.headers(), authenticator: &self.authenticator, as_text: false };
         let decision_request = DecisionRequest { target, call, source: Some(source), evidence };
         let credentials = Credentials {
             headers: request.headers(),
@@ -163,7 +164,8 @@ fn read(request: &Request) -> Result<RequestTarget<'_>, AmbiguousRequest> {
     let path = if request.version() < Version::HTTP_2 && uri.authority().is_some() {
         Cow::Owned(uri.to_string())
     } else {
-        Cow::Borrowed(uri.path())
+        // the query too, which can name another method
+        Cow::Borrowed(whole)
     };
     Ok(RequestTarget { method, host, path })
 }

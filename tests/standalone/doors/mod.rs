@@ -3,11 +3,12 @@
 mod authzen;
 mod hostile;
 
-use durward_tests::corpus::{HOST, HeaderCase, POLICY, RequestCase, corpus};
+use durward_tests::corpus::{HOST, HeaderCase, POLICY, RequestCase, corpus, request_cases};
 use durward_tests::{UpProcess, raw, request};
 use envoy_types::ext_authz::v3::pb::{CheckRequest, CheckResponse, HttpResponse};
+use envoy_types::pb::envoy::config::core::v3::{Address, SocketAddress, address};
 use envoy_types::pb::envoy::service::auth::v3::AttributeContext;
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Request};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -47,7 +48,7 @@ fn doors(case: &RequestCase) -> Vec<&'static str> {
 async fn every_door_reads_a_request_alike() {
     let up = UpProcess::with(&[("shop.yaml", POLICY)]);
     let mut client = envoy(&up).await;
-    let cases: Vec<RequestCase> = corpus("requests.yaml");
+    let cases = request_cases();
     assert!(cases.len() > 50);
     let mut requests_sent = Vec::new();
     for case in &cases {
@@ -99,7 +100,7 @@ async fn every_door_reads_headers_alike() {
         requests_sent.extend(if closes { &b"\r\n"[..] } else { b"Connection: close\r\n\r\n" });
         let forward_auth = raw(up.listen["http"], &requests_sent).status;
         let (check, removed) = by_check(&mut client, &case.path, headers).await;
-        // headers that are not overwritten are removed, in any spelling
+        // the caller's own is overwritten
         if check == 200 && !removed.iter().any(|name| name == "x-durward-principal") {
             wrong.push(format!("{}: {removed:?}", case.name));
         }
@@ -153,8 +154,13 @@ fn identity_headers_come_from_durward_only() {
         up.forward_auth("GET", HOST, "/orders", &[spoofed[0], ("x_durward_principal", "user:corporate/root")]).status,
         403
     );
-    // a public operation sets no identity
-    assert_eq!(up.forward_auth("GET", HOST, "/healthz", &spoofed).header("x-durward-principal"), None);
+    // a public operation names no one, in all five headers, so that a proxy overwrites the caller's own
+    let public = up.forward_auth("GET", HOST, "/healthz", &spoofed);
+    for name in ["x-durward-principal", "x-durward-scopes", "x-durward-assurance"] {
+        assert_eq!(public.header(name), Some(""), "{name}");
+    }
+    assert_eq!(public.header("x-durward-operation"), Some("health"));
+    assert!(public.header("x-durward-decision").is_some_and(|id| !id.is_empty()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,9 +170,11 @@ async fn envoy_removes_identity_headers_of_callers() {
     let spoofed = [("x-durward-principal", "user:corporate/root")];
     let answer = client.check(check_request("GET", HOST, "/healthz", &spoofed)).await.unwrap().into_inner();
     let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("{answer:?}") };
-    for name in ["x-durward-principal", "x-durward-scopes", "x-durward-assurance", "x-http-method-override"] {
-        assert!(ok.headers_to_remove.iter().any(|removed| removed == name), "{name}: {ok:?}");
+    for name in ["x-durward-principal", "x-durward-scopes", "x-durward-assurance"] {
+        let mut set = ok.headers.iter().map(|option| option.header.as_ref().unwrap());
+        assert!(set.any(|header| header.key == name && header.value.is_empty()), "{name}: {ok:?}");
     }
+    assert!(ok.headers_to_remove.iter().any(|removed| removed == "x-http-method-override"), "{ok:?}");
     let token = format!("Bearer {}", up.token("billing/billing", "orders.shop"));
     let answer = client
         .check(check_request("POST", HOST, "/shop.v1.Orders/Watch", &[("authorization", &token)]))
@@ -228,6 +236,19 @@ fn only_configured_proxies_are_trusted() {
         (&record["request"]["path"], &record["reason"], &record["request"]["source"]),
         (&json!("/forward-auth"), &json!("OperationUndeclared"), &json!("127.0.0.1"))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ext_authz_believes_addresses_from_trusted_peers_only() {
+    for (flags, source) in [(&[][..], "10.1.1.1"), (&["--trusted-proxy", "10.0.0.0/8"], "127.0.0.1")] {
+        let up = UpProcess::start(&[("shop.yaml", POLICY)], flags);
+        let mut check = check_request("GET", HOST, "/healthz", &[]);
+        let socket = SocketAddress { address: "10.1.1.1".to_owned(), ..SocketAddress::default() };
+        let address = Some(Address { address: Some(address::Address::SocketAddress(socket)) });
+        check.attributes.as_mut().unwrap().source = Some(Peer { address, ..Peer::default() });
+        envoy(&up).await.check(check).await.unwrap();
+        assert_eq!(up.records(1)[0]["request"]["source"], source, "{flags:?}");
+    }
 }
 
 #[test]
@@ -314,7 +335,7 @@ fn audit_mode_records_and_allows() {
     let known = up.forward_auth("GET", "trial.shop.svc", "/x", &[("Authorization", &token)]);
     assert_eq!(
         (known.status, known.header("x-durward-principal"), known.header("x-durward-scopes")),
-        (200, Some("spiffe://cluster.local/ns/reports/sa/nightly"), None)
+        (200, Some("spiffe://cluster.local/ns/reports/sa/nightly"), Some(""))
     );
     let records = up.records(2);
     assert_eq!(

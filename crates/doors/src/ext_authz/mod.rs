@@ -6,7 +6,7 @@ mod service;
 
 use crate::answer::{HttpAnswer, PATH_OVERRIDES};
 use crate::doors::Doors;
-use crate::headers::{HeaderEvidence, accept_header, is_misleading, overrides_path};
+use crate::headers::{ENVOY_REPLACEMENT, HeaderEvidence, accept_header, is_misleading, overrides_path};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract;
@@ -101,6 +101,8 @@ async fn check(doors: Doors, extensions: Extensions, request: CheckRequest) -> R
     let http = attributes.request.and_then(|request| request.http);
     let mut unambiguous = http.as_ref().is_some_and(|http| http.fragment.is_empty());
     let mut http = http.unwrap_or_default();
+    // without `encode_raw_headers`, Envoy replaces bytes of the path and of headers before it asks
+    let as_text = http.header_map.is_none();
     let mut headers = take_headers(&mut http).unwrap_or_else(|InvalidHeaders| {
         unambiguous = false;
         HeaderMap::new()
@@ -120,14 +122,20 @@ async fn check(doors: Doors, extensions: Extensions, request: CheckRequest) -> R
             headers.insert(HeaderName::from_static(FORWARDED_CLIENT_CERT), value);
         }
     }
+    unambiguous &= !(as_text && path.as_bytes().contains(&ENVOY_REPLACEMENT));
     unambiguous &= !is_misleading(method, &headers) && !overrides_path(path, &headers, &PATH_OVERRIDES);
-    let address = source.address.and_then(|address| address.socket_address);
+    // any other peer could claim an address that a condition lets in
+    let stated_address = || {
+        let socket = source.address.as_ref()?.socket_address.as_ref()?;
+        str::from_utf8(&socket.address).ok()?.parse::<IpAddr>().ok()
+    };
+    let address = if doors.trust.is_proxy(peer) { stated_address() } else { Some(peer.address.ip()) };
     let request = Request {
         // an ambiguous request names no service, or a client could choose one whose policy only audits
         target: ServiceTarget::Host(if unambiguous { host } else { "" }),
         call: if unambiguous && !path.is_empty() { Call::Http { method, path } } else { Call::Ambiguous },
-        source: address.and_then(|socket| str::from_utf8(&socket.address).ok()?.parse::<IpAddr>().ok()),
-        evidence: &HeaderEvidence { headers: &headers, authenticator: &doors.authenticator },
+        source: address,
+        evidence: &HeaderEvidence { headers: &headers, authenticator: &doors.authenticator, as_text },
     };
     let credentials =
         Credentials { headers: &headers, certificate: None, client_cert_header_trusted: forwards_certificates };

@@ -1,6 +1,6 @@
 //! The messages that answer a check.
 
-use crate::answer::{HttpAnswer, IDENTITY_HEADERS, METHOD_OVERRIDES};
+use crate::answer::{HttpAnswer, METHOD_OVERRIDES};
 use crate::ext_authz::service::messages::check_response::{self, HttpResponse};
 use crate::ext_authz::service::messages::denied_http_response::HttpStatus;
 use crate::ext_authz::service::messages::header_value_option::{AppendAction, HeaderValue};
@@ -14,8 +14,7 @@ pub(super) fn check_response(answer: HttpAnswer) -> CheckResponse {
     if !answer.status.is_success() {
         return denial(answer.status, answer.headers, answer.body);
     }
-    let unset = IDENTITY_HEADERS.into_iter().filter(|name| answer.headers.iter().all(|(set, _)| set != name));
-    let headers_to_remove = unset.chain(METHOD_OVERRIDES).map(|name| Bytes::from_static(name.as_bytes())).collect();
+    let headers_to_remove = METHOD_OVERRIDES.map(|name| Bytes::from_static(name.as_bytes())).into();
     let ok = OkHttpResponse { headers: header_options(answer.headers), headers_to_remove };
     with_code(Code::Ok, HttpResponse::OkResponse(ok))
 }

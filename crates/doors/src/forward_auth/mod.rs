@@ -21,6 +21,9 @@ use durward_runtime::peers::Peer;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Uri};
 
+/// The JSON body of a refusal, as a header too: nginx passes on headers of `auth_request`, but no body.
+const ERROR_HEADER: &str = "x-durward-error";
+
 /// The door as a router.
 pub fn router(doors: Doors) -> Router {
     Router::new().route("/forward-auth", any(forward_auth)).with_state(doors)
@@ -57,7 +60,11 @@ async fn forward_auth(
         client_cert_header_trusted: doors.trust.forwards_certificates(&peer),
     };
     let answer = doors.engine.authorize(Door::ForwardAuth, &request, EngineCaller::Credentials(credentials)).await;
-    response(HttpAnswer::new(&answer, accept_header(&headers)))
+    let mut http_answer = HttpAnswer::new(&answer, accept_header(&headers));
+    if !answer.passes() {
+        http_answer.headers.push((ERROR_HEADER, HttpAnswer::new(&answer, None).body));
+    }
+    response(http_answer)
 }
 
 /// The request that a proxy forwards.

@@ -9,7 +9,7 @@ use durward_core::condition::{Condition, Truth};
 use durward_core::decision::{Decision, EvaluatedCondition, Reason, RequiredApproval};
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::Verb;
-use durward_core::path::Captures;
+use durward_core::path::{Captures, overrides_method};
 use durward_core::policy::EnforcementMode;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::relations::{RelationAnswers, RelationQuestion};
@@ -344,10 +344,7 @@ impl<'a> RequestRecord<'a> {
             ServiceTarget::Audience(audience) => (None, Some(cut(audience, MAX_TEXT))),
         };
         let (method, path, operation) = match &request.call {
-            Call::Http { method, path } => {
-                let path = path.split_once('?').map_or(*path, |(path, _)| path);
-                (Some(cut(method, MAX_TEXT)), Some(cut(path, MAX_PATH)), None)
-            }
+            Call::Http { method, path } => (Some(cut(method, MAX_TEXT)), Some(recorded_path(method, path)), None),
             Call::Named { operation, .. } => (None, None, Some(cut(operation, MAX_TEXT))),
             Call::Kubernetes(_) | Call::Ambiguous => (None, None, None),
         };
@@ -364,6 +361,13 @@ impl<'a> RequestRecord<'a> {
         let captures = event.captures.cloned().unwrap_or_default();
         Self { host, audience, method, path, operation, kubernetes, captures, source: request.source }
     }
+}
+
+/// A path without its query. That a parameter names another method is part of the decision, so it stays, without its
+/// value.
+fn recorded_path<'a>(method: &str, target: &'a str) -> Cow<'a, str> {
+    let path = cut(target.split_once('?').map_or(target, |(path, _)| path), MAX_PATH);
+    if overrides_method(target, method) { format!("{path}?_method").into() } else { path }
 }
 
 fn cut(text: &str, max: usize) -> Cow<'_, str> {
