@@ -18,6 +18,7 @@ use durward_core::kubernetes::ApiCall;
 use durward_core::principal::{Principal, PrincipalId};
 use durward_core::relations::{RelationAnswers, RelationQuestions};
 use durward_core::request::{Call, Request, ServiceTarget};
+use durward_core::risk::RiskLevel;
 use durward_core::snapshot::Snapshot;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -45,6 +46,8 @@ pub struct EngineAnswer {
     pub decision: Decision,
     /// The caller, if authenticated.
     pub principal: Option<Arc<Principal>>,
+    /// Risk of the operation, if one was found.
+    pub risk: Option<RiskLevel>,
     /// Audience of the service, if one was found: the realm of challenges.
     pub audience: Option<Arc<str>>,
     /// Whether the request carried a credential; without one the challenge has no `error` (RFC 6750 section 3.1).
@@ -187,6 +190,27 @@ impl Engine {
         self.snapshot().decide(principal, request, Utc::now()).passes()
     }
 
+    /// Whether a request passes now, by its credentials. Records nothing: the request was allowed before, and its stream
+    /// is open.
+    pub async fn still_passes(&self, request: &Request<'_>, credentials: Credentials<'_>) -> bool {
+        let (snapshot, time) = (self.snapshot(), Utc::now());
+        let route = snapshot.route(request);
+        let principal = match route.accepted_methods() {
+            Some((audience, methods)) => {
+                self.authenticator.authenticate(&credentials, &Expectation { audience, methods }, time).await.ok()
+            }
+            None => None,
+        };
+        let route = match (route.questions(principal.as_deref(), time), principal.as_deref()) {
+            (Some(questions), Some(principal)) => {
+                let answers = self.relation_answers(&questions, principal, snapshot.revision()).await;
+                route.with_answers(answers)
+            }
+            _ => route,
+        };
+        route.decide(principal.as_deref(), time).passes()
+    }
+
     /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to allow it.
     /// Returns one answer per service, up to the first refusal that does not wait for the object; none if no service
     /// declares the request.
@@ -274,6 +298,7 @@ impl Engine {
         let step_up = if door == Door::Admin { None } else { self.step_up_url(&decision, principal.as_deref()) };
         EngineAnswer {
             id,
+            risk: route.operation().map(|operation| operation.risk),
             audience: decision.service.as_ref().map(|service| Arc::clone(&service.audience)),
             credential_presented: !failure.as_ref().is_some_and(AuthenticationFailure::is_missing),
             step_up,

@@ -10,9 +10,6 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame};
 use hyper::ext::Protocol;
 use std::net::IpAddr;
-use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
-use tower_http::timeout::TimeoutBody;
 
 /// Headers for one connection only (RFC 9110 section 7.6.1), and those that the gate handles itself.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -71,7 +68,7 @@ pub(super) fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// Whether a request is a gRPC call (gRPC over HTTP/2, "Requests").
-pub(super) fn is_grpc(request: &Request) -> bool {
+pub(super) fn is_grpc<B>(request: &Request<B>) -> bool {
     let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = kind.and_then(|kind| kind.strip_prefix(b"application/grpc"));
     request.version() == Version::HTTP_2 && rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
@@ -90,30 +87,26 @@ pub(super) fn is_websocket(request: &Request) -> bool {
 }
 
 /// Whether a request asks for a WebSocket over HTTP/2 (RFC 8441 section 5). Other protocols are refused.
-pub(super) fn is_websocket_over_http2(request: &Request) -> bool {
+pub(super) fn is_websocket_over_http2<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
         && request.method() == Method::CONNECT
         && request.extensions().get::<Protocol>().is_some_and(|protocol| protocol.as_str() == "websocket")
 }
 
-/// Forwards a body, which may pause no longer than `idle`, and cleans its trailers. `permit` is held until the body ends.
-pub(super) fn pass(body: Body, idle: Duration, permit: Option<OwnedSemaphorePermit>) -> Body {
+/// Forwards a body and cleans its trailers.
+pub(super) fn pass(body: Body) -> Body {
     // no body stays no body: a message that ends with its headers means something else in gRPC and in HTTP/1.1
     if body.is_end_stream() {
         return Body::empty();
     }
-    let passed = body.map_frame(move |frame| {
-        let _held = &permit;
-        match frame.into_trailers() {
-            Ok(mut trailers) => {
-                strip_hop_by_hop(&mut trailers);
-                strip_foreign(&mut trailers);
-                Frame::trailers(trailers)
-            }
-            Err(frame) => frame,
+    Body::new(body.map_frame(|frame| match frame.into_trailers() {
+        Ok(mut trailers) => {
+            strip_hop_by_hop(&mut trailers);
+            strip_foreign(&mut trailers);
+            Frame::trailers(trailers)
         }
-    });
-    Body::new(TimeoutBody::new(idle, passed))
+        Err(frame) => frame,
+    }))
 }
 
 #[cfg(test)]

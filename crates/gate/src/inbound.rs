@@ -1,6 +1,7 @@
 //! From callers to the application: the engine decides each request, and the gate forwards exactly what was decided about.
 
 use crate::application::Application;
+use crate::exchange::Exchange;
 use crate::forwarding::{
     identify, is_grpc, is_websocket, is_websocket_over_http2, join_cookies, pass, strip_foreign, strip_hop_by_hop,
 };
@@ -25,11 +26,16 @@ use durward_runtime::peers::Peer;
 use http::header::{HOST, HeaderValue, TE, WWW_AUTHENTICATE};
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, StatusCode, Version};
+use hyper::ext::Protocol;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::sleep;
 use tonic::{Code, Status};
+
+/// Interval between checks whether the caller of an open stream is still allowed: its end is noticed within a second.
+const RECHECK_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The side for callers.
 #[derive(Clone)]
@@ -103,6 +109,10 @@ impl Inbound {
         let host = host.map_err(|_| ProxyError::Unreachable)?;
         let (identity, http2) = (http_answer.headers, self.app.uses_http2(grpc));
 
+        let mut exchange = Exchange::new(self.limits, permit);
+        if self.limits.recheck.applies(answer.risk) {
+            exchange.cut_after(self.clone().denied(head_of(&request), peer));
+        }
         let mut request = request;
         let caller = if is_websocket_over_http2(&request) {
             Some(tunnel::WebSocketCaller::over_http2(&mut request)?)
@@ -135,19 +145,62 @@ impl Inbound {
         if websocket {
             tunnel::request_upgrade(headers);
         }
-        let body = pass(body, self.limits.idle, None);
-        let pending = self.app.send(Request::from_parts(parts, body), Some(host), path, http2);
-        let response = timeout(self.limits.response, pending).await.map_err(|_| ProxyError::Late)?;
+        let send = |body| self.app.send(Request::from_parts(parts, body), Some(host), path, http2);
+        let response = exchange.send(pass(body), send).await?;
         let response = response.map_err(|error| {
             tracing::warn!(%error, "the application did not answer; answering 502");
             ProxyError::Unreachable
         })?;
-        self.tunnels.return_response(response, caller, self.limits.idle, permit)
+        self.tunnels.return_response(response, caller, exchange)
     }
 }
 
+impl Inbound {
+    /// Waits until a request that was allowed, and is still open, is no longer allowed. Records that.
+    async fn denied(self, request: Request<()>, peer: Peer) {
+        loop {
+            sleep(RECHECK_INTERVAL).await;
+            let Ok(read) = read(&request) else { return };
+            let evidence =
+                &HeaderEvidence { headers: request.headers(), authenticator: &self.authenticator, as_text: false };
+            let decision_request = DecisionRequest {
+                target: ServiceTarget::Host(read.host),
+                call: Call::Http { method: read.method, path: &read.path },
+                source: Some(peer.address.ip()),
+                evidence,
+            };
+            let credentials = || Credentials {
+                headers: request.headers(),
+                certificate: peer.certificate.as_deref(),
+                client_cert_header_trusted: false,
+            };
+            if self.engine.still_passes(&decision_request, credentials()).await {
+                continue;
+            }
+            let caller = EngineCaller::Credentials(credentials());
+            if !self.engine.authorize(Door::Gate, &decision_request, caller).await.passes() {
+                tracing::info!("the caller of an open stream is no longer allowed; closing the stream");
+                return;
+            }
+        }
+    }
+}
+
+/// A request without its body.
+fn head_of(request: &Request) -> Request<()> {
+    let mut head = Request::new(());
+    *head.method_mut() = request.method().clone();
+    *head.uri_mut() = request.uri().clone();
+    *head.version_mut() = request.version();
+    *head.headers_mut() = request.headers().clone();
+    if let Some(protocol) = request.extensions().get::<Protocol>() {
+        head.extensions_mut().insert(protocol.clone());
+    }
+    head
+}
+
 /// Method, host and path, if every parser reads the same ones.
-fn read(request: &Request) -> Result<RequestTarget<'_>, AmbiguousRequest> {
+fn read<B>(request: &Request<B>) -> Result<RequestTarget<'_>, AmbiguousRequest> {
     let (uri, headers) = (request.uri(), request.headers());
     let host = request_host(uri, headers)?.unwrap_or_default();
     let (connects, over_http2) = (request.method() == Method::CONNECT, is_websocket_over_http2(request));

@@ -17,6 +17,7 @@ mod application;
 mod approval_requests;
 mod certificate_files;
 mod error;
+mod exchange;
 mod forwarding;
 mod identity;
 mod inbound;
@@ -31,5 +32,5 @@ mod wiring;
 
 pub use certificate_files::CertificateFiles;
 pub use error::{CertificateFileProblem, GateError};
-pub use settings::{GateAddresses, GateLimits, GateSettings, GateSource};
+pub use settings::{GateAddresses, GateLimits, GateSettings, GateSource, RecheckedStreams};
 pub use wiring::{ClusterGate, GateCertificate, LocalGate, run};

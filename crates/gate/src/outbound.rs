@@ -1,5 +1,6 @@
 //! From the application to other services: plain HTTP in, the pod's certificate and TLS out.
 
+use crate::exchange::Exchange;
 use crate::forwarding::{is_grpc, is_websocket, join_cookies, pass, strip_foreign, strip_hop_by_hop};
 use crate::proxy_error::ProxyError;
 use crate::server_verifier::ServerVerifier;
@@ -22,7 +23,6 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 /// Time for a service to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -105,14 +105,14 @@ impl Outbound {
         if websocket {
             tunnel::request_upgrade(headers);
         }
-        let forwarded = Request::from_parts(parts, pass(body, self.limits.idle, None));
-        let pending = if http2 { self.http2.request(forwarded) } else { self.http1.request(forwarded) };
-        let response = timeout(self.limits.response, pending).await.map_err(|_| ProxyError::Late)?;
+        let exchange = Exchange::new(self.limits, permit);
+        let client = if http2 { &self.http2 } else { &self.http1 };
+        let response = exchange.send(pass(body), |body| client.request(Request::from_parts(parts, body))).await?;
         let response = response.map_err(|error| {
             tracing::warn!(error = %innermost(&error), "the service can't be reached; answering 502");
             ProxyError::Unreachable
         })?;
-        self.tunnels.return_response(response, caller, self.limits.idle, permit)
+        self.tunnels.return_response(response, caller, exchange)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::wiring::{ClusterGate, LocalGate};
 use durward_api::compile::ClusterDomains;
+use durward_core::risk::RiskLevel;
 use durward_engine::audit::{AuditSink, OnLoss};
 use durward_engine::openfga::OpenFga;
 use durward_protocol::upstream::Upstream;
@@ -65,13 +66,51 @@ pub struct GateLimits {
     /// Most concurrent requests on each side; further ones are refused with 503
     #[arg(long = "max-requests", value_name = "NUMBER", default_value = "4096")]
     pub requests: usize,
-    /// Time for the application, or a service, to begin its response
+    /// Time for the application, or a service, to begin its response after the end of the request
     #[arg(long = "response-timeout", value_name = "DURATION", default_value = "60s", value_parser = parse_duration)]
     pub response: Duration,
-    /// Longest pause of a body in either direction; an open WebSocket may be silent
+    /// Longest time without a frame in either direction of a request; an open WebSocket may be silent
     #[arg(long = "idle-timeout", value_name = "DURATION", default_value = "5m", value_parser = parse_duration)]
     pub idle: Duration,
     /// Time for open requests to complete after shutdown
     #[arg(long, value_name = "DURATION", default_value = "25s", value_parser = parse_duration)]
     pub drain: Duration,
+    /// Which operations end their open streams and WebSockets within a second once the caller is no longer allowed
+    #[arg(long = "end-streams", value_name = "OPERATIONS", value_enum, default_value_t)]
+    pub recheck: RecheckedStreams,
+}
+
+impl Default for GateLimits {
+    fn default() -> Self {
+        Self {
+            requests: 4096,
+            response: Duration::from_secs(60),
+            idle: Duration::from_mins(5),
+            drain: Duration::from_secs(25),
+            recheck: RecheckedStreams::default(),
+        }
+    }
+}
+
+/// The operations whose open streams end once their caller is no longer allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum RecheckedStreams {
+    /// Operations of high risk
+    #[default]
+    High,
+    /// All operations
+    All,
+    /// None: what was allowed goes on until one end closes it
+    None,
+}
+
+impl RecheckedStreams {
+    /// Whether the streams of an operation of this risk end.
+    pub(super) fn applies(self, risk: Option<RiskLevel>) -> bool {
+        match self {
+            Self::High => risk == Some(RiskLevel::High),
+            Self::All => true,
+            Self::None => false,
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! WebSockets: connections that stopped being HTTP. The gate copies bytes both ways until one end closes.
 
+use crate::exchange::Exchange;
 use crate::forwarding::{pass, strip_hop_by_hop};
 use crate::proxy_error::ProxyError;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -16,7 +17,6 @@ use hyper::upgrade::{OnUpgrade, on};
 use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::io::copy_bidirectional;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,14 +69,13 @@ pub(super) fn request_upgrade(headers: &mut HeaderMap) {
 }
 
 impl Tunnels {
-    /// The response for the caller. If it accepts the upgrade, the two ends are joined. `permit` is held until the body or
-    /// the tunnel ends.
+    /// The response for the caller. If it accepts the upgrade, the two ends are joined, and the exchange ends with the
+    /// tunnel instead of the body.
     pub(super) fn return_response(
         &self,
         mut answer: http::Response<Incoming>,
         caller: Option<WebSocketCaller>,
-        idle: Duration,
-        permit: OwnedSemaphorePermit,
+        exchange: Exchange,
     ) -> Result<Response, ProxyError> {
         let switched = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         let to = answer.headers().get(UPGRADE);
@@ -87,32 +86,34 @@ impl Tunnels {
         head.extensions.clear();
         // each connection has its own version
         head.version = Version::HTTP_11;
-        let permit = match (next, caller) {
+        let exchange = match (next, caller) {
             // over HTTP/2 a success accepts the upgrade, but the application did not accept it
             (None, Some(WebSocketCaller { accept: Some(_), .. })) if head.status.is_success() => {
                 return Err(ProxyError::Unreachable);
             }
-            (None, _) => Some(permit),
+            (None, _) => Some(exchange),
             (Some(next), Some(WebSocketCaller { end, accept: None })) if websocket => {
                 request_upgrade(&mut head.headers);
-                self.join(end, next, permit);
+                self.join(end, next, exchange);
                 None
             }
             (Some(next), Some(WebSocketCaller { end, accept }))
                 if websocket && head.headers.remove(SEC_WEBSOCKET_ACCEPT) == accept =>
             {
                 head.status = StatusCode::OK;
-                self.join(end, next, permit);
+                self.join(end, next, exchange);
                 None
             }
             // it accepts what was not requested
             (Some(_), _) => return Err(ProxyError::Unreachable),
         };
-        Ok(Response::from_parts(head, pass(Body::new(body), idle, permit)))
+        let body = pass(Body::new(body));
+        Ok(Response::from_parts(head, exchange.map_or_else(Body::empty, |exchange| exchange.into_response_body(body))))
     }
 
-    fn join(&self, caller: OnUpgrade, next: OnUpgrade, permit: OwnedSemaphorePermit) {
-        let cut = self.cut.clone();
+    fn join(&self, caller: OnUpgrade, next: OnUpgrade, exchange: Exchange) {
+        let shutdown = self.cut.clone();
+        let (denied, hold) = exchange.into_tunnel();
         self.tasks.spawn(async move {
             let joined = async {
                 let (caller, next) = tokio::try_join!(caller, next).map_err(std::io::Error::other)?;
@@ -122,9 +123,10 @@ impl Tunnels {
                 ended = joined => if let Err(error) = ended {
                     tracing::debug!(%error, "a tunnel ended with an error");
                 },
-                () = cut.cancelled() => {}
+                () = denied.cancelled() => {}
+                () = shutdown.cancelled() => {}
             }
-            drop(permit);
+            drop(hold);
         });
     }
 
