@@ -13,6 +13,7 @@
 mod sds;
 mod secrets;
 mod server;
+mod validation;
 mod workload_api;
 
 use axum::Router;
@@ -23,8 +24,8 @@ use durward_controller_client::client::ControllerClient;
 use durward_controller_client::identity::IdentitySource;
 use durward_runtime::Failure;
 use durward_runtime::limits::ServerLimits;
-use durward_runtime::supervisor::{Supervisor, bind};
 use durward_runtime::signals::ReloadSignals;
+use durward_runtime::supervisor::{Supervisor, bind};
 use sds::SdsService;
 use server::{AgentError, open_socket, serve};
 use std::fs;
@@ -62,8 +63,8 @@ pub struct AgentSettings {
 /// # Errors
 /// When the socket or an address can't be used, or when a task of the agent fails.
 pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
-    let health = bind(settings.health, "health", "health").await?;
     let signals = ReloadSignals::catch()?;
+    let health = bind(settings.health, "health", "health").await?;
     let socket = open_socket(&settings.socket)?;
     let tcp = match settings.tcp {
         // every client that reaches this address has the pod's identity
@@ -75,8 +76,8 @@ pub async fn run(settings: AgentSettings) -> Result<(), Failure> {
     let source = IdentitySource::new(ControllerClient { url: controller, token, roots }, ttl_seconds);
     let limits = ServerLimits::default();
     let mut supervisor = Supervisor::new(limits.clone())?;
-    let certificate_source = source.clone();
     supervisor.spawn(|stop| signals.run(stop));
+    let certificate_source = source.clone();
     supervisor.spawn(|stop| certificate_source.renew_certificate(stop));
     let bundle_source = source.clone();
     supervisor.spawn(|stop| bundle_source.follow_bundles(stop));

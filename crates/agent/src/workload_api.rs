@@ -1,8 +1,7 @@
 //! The SPIFFE Workload API.
 
+use crate::validation::{ValidatedSvid, validate};
 use chrono::Utc;
-use durward_authn::jwt::UnverifiedToken;
-use durward_authn::keys::KeySet;
 use durward_controller_client::client::ControllerError;
 use durward_controller_client::identity::{IdentitySource, IdentityState, trust_domain};
 use durward_core::digest::Digest;
@@ -174,20 +173,13 @@ impl SpiffeWorkloadApi for WorkloadApi {
             }
         }
         let state = self.source.state().borrow().clone();
-        if state.trusted_bundles().is_none() {
+        let Some((issued, bundles)) = state.trusted_bundles() else {
             return Err(state.refusal.map_or_else(|| Status::unavailable("no bundle yet"), Status::permission_denied));
-        }
-        let invalid =
-            |cause: &dyn std::fmt::Display| Status::invalid_argument(format!("the JWT-SVID is not valid: {cause}"));
-        let token = UnverifiedToken::parse(&svid).map_err(|cause| invalid(&cause))?;
-        let id = token.claimed_subject().unwrap_or_default().to_owned();
-        let bundle = if id.starts_with("spiffe://") { state.bundles.get(trust_domain(&id)) } else { None };
-        let bundle = bundle.ok_or_else(|| invalid(&"the trust domain of its subject is not trusted here"))?;
-        let keys = KeySet::parse(bundle.jwks.as_bytes()).map_err(|error| invalid(&error))?;
-        let claims = token.verify(&keys, Utc::now()).map_err(|cause| invalid(&cause))?;
-        claims.demand_audience([audience.as_str()].into_iter()).map_err(|cause| invalid(&cause))?;
-        let fields = claims.all().iter().map(|(name, value)| (name.clone(), proto_value(value)));
-        Ok(Response::new(ValidateJwtsvidResponse { spiffe_id: id, claims: Some(Struct { fields: fields.collect() }) }))
+        };
+        let ValidatedSvid { id, claims } = validate(&svid, &audience, bundles, trust_domain(&issued.id), Utc::now())
+            .map_err(|refusal| Status::invalid_argument(format!("the JWT-SVID is not valid: {refusal}")))?;
+        let fields = claims.iter().map(|(name, value)| (name.clone(), proto_value(value))).collect();
+        Ok(Response::new(ValidateJwtsvidResponse { spiffe_id: id.to_string(), claims: Some(Struct { fields }) }))
     }
 }
 

@@ -18,9 +18,6 @@ pub enum UnknownCause {
 }
 
 impl UnknownCause {
-    /// All causes.
-    pub const ALL: [Self; 3] = [Self::LeftOut, Self::WrongType, Self::TooLarge];
-
     /// The name in records and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -64,11 +61,6 @@ impl UnknownFacts {
     /// The first unknown attribute that a reader needs.
     pub(crate) fn first_attribute(&self, needs: impl Fn(&str) -> bool) -> Option<(&str, UnknownCause)> {
         self.attributes.iter().map(|(name, cause)| (name.as_str(), *cause)).find(|(name, _)| needs(name))
-    }
-
-    /// The causes, each as often as it occurs.
-    pub fn causes(&self) -> impl Iterator<Item = UnknownCause> {
-        self.groups.into_iter().chain(self.attributes.values().copied())
     }
 }
 

@@ -2,12 +2,17 @@
 
 use durward_core::digest::Digest;
 use durward_core::relations::{OpenFgaStore, RelationQuestion};
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Limit of cached answers: a few megabytes.
-const CAPACITY: usize = 10_000;
+/// Maximum memory of cached answers, in bytes.
+const CAPACITY: u64 = 4 * 1024 * 1024;
+/// Number of answers for which the cache is prepared.
+const ESTIMATED_ANSWERS: usize = 10_000;
+/// Memory of an answer beside its texts, in bytes.
+const ANSWER: usize = 256;
 
 /// Everything that an answer depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,15 +25,29 @@ pub(super) struct AnswerKey {
     pub(super) question: RelationQuestion,
 }
 
+/// Whether the relation holds, and when the question was asked.
+type CachedAnswer = (bool, Instant);
+
+/// The memory of an answer, in bytes.
+#[derive(Debug, Clone)]
+struct AnswerWeight;
+
+impl Weighter<AnswerKey, CachedAnswer> for AnswerWeight {
+    fn weight(&self, key: &AnswerKey, _: &CachedAnswer) -> u64 {
+        let texts = key.question.object.len() + key.question.relation.len();
+        u64::try_from(ANSWER + texts).unwrap_or(u64::MAX)
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct AnswerCache {
     period: Duration,
-    answers: Cache<AnswerKey, (bool, Instant)>,
+    answers: Cache<AnswerKey, CachedAnswer, AnswerWeight>,
 }
 
 impl AnswerCache {
     pub(super) fn new(period: Duration) -> Self {
-        Self { period, answers: Cache::new(CAPACITY) }
+        Self { period, answers: Cache::with_weighter(ESTIMATED_ANSWERS, CAPACITY, AnswerWeight) }
     }
 
     pub(super) fn get(&self, key: &AnswerKey) -> Option<bool> {
