@@ -7,6 +7,7 @@
 
 pub mod authority;
 pub mod bundle;
+pub mod client_roots;
 pub mod request;
 pub mod rotation;
 pub mod serial;
