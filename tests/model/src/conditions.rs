@@ -64,7 +64,8 @@ pub const HEADERS: [HeaderCase; 7] = [
     },
 ];
 
-/// Holds for lists of this length at most; a longer list exhausts the budget of one condition.
+/// A condition that uses up the budget of a decision, unless the list is short.
+const EXHAUSTING: &str = "principal.attributes.many.all(x, principal.attributes.many.all(y, x == y || true))";
 const FEW: usize = 3;
 
 use ConditionScope::{Caller, Operation, Request};
@@ -95,12 +96,9 @@ pub const CONDITIONS: [ModelCondition; 26] = [
         holds: |i| Some(known_attribute(i, "department")?? == "finance"),
     },
     ModelCondition {
-        text: "principal.attributes.many.map(x, x).size() > 0",
+        text: EXHAUSTING,
         scope: Caller,
-        holds: |i| match known_attribute(i, "many")?? {
-            Value::Array(items) if items.len() <= FEW => Some(!items.is_empty()),
-            _ => None,
-        },
+        holds: |i| known_attribute(i, "many")??.as_array().filter(|items| items.len() <= FEW).map(|_| true),
     },
     ModelCondition { text: "'dev' in principal.groups", scope: Caller, holds: |i| Some(groups(i)?.contains(&"dev")) },
     ModelCondition {
@@ -231,6 +229,13 @@ fn objects(i: &ConditionInput<'_>) -> Option<serde_json::Map<String, Value>> {
 pub fn holds(when: Option<&str>, input: &ConditionInput<'_>) -> Option<bool> {
     let Some(text) = when else { return Some(true) };
     (condition(text).holds)(input)
+}
+
+/// Whether a condition uses up the budget of a decision. It fails then, and so does every further one.
+#[must_use]
+pub fn exhausts(when: Option<&str>, input: &ConditionInput<'_>) -> bool {
+    let many = known_attribute(input, "many").flatten().and_then(Value::as_array);
+    when == Some(EXHAUSTING) && many.is_some_and(|items| items.len() > FEW)
 }
 
 /// The condition of this text.

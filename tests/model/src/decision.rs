@@ -1,14 +1,15 @@
 //! The decision: the order of checks is that of the contract.
 
-use crate::conditions::{ConditionInput, holds};
+use crate::conditions::{ConditionInput, exhausts, holds};
 use crate::operations::{FoundOperation, audience, find_http, find_kubernetes, governing, in_force, name, service};
 use crate::relations::{RelationFacts, object};
 use crate::subjects::{Belongs, belongs};
 use crate::world::{KubernetesCall, ModelCall, ModelRequest, ModelTarget, ModelWorld, is_workload, provider};
 use chrono::{DateTime, TimeDelta, Utc};
-use durward_api::resources::{AccessPolicy, GrantRule, Operation, PolicyMode, Risk};
+use durward_api::resources::{AccessPolicy, DenialRule, GrantRule, Operation, PolicyMode, Risk};
 use durward_core::principal::Identity;
 use durward_core::risk::Assurance;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// What a decision says.
@@ -48,6 +49,16 @@ struct Question<'q> {
     operation: &'q Operation,
     caller: &'q Identity,
     input: ConditionInput<'q>,
+    /// Whether the budget of the decision has ended.
+    exhausted: Cell<bool>,
+}
+
+impl Question<'_> {
+    /// Whether a condition holds, within the budget of the decision.
+    fn holds(&self, when: Option<&str>) -> Option<bool> {
+        self.exhausted.set(self.exhausted.get() || exhausts(when, &self.input));
+        if self.exhausted.get() && when.is_some() { None } else { holds(when, &self.input) }
+    }
 }
 
 impl<'w> ReferenceModel<'w> {
@@ -115,7 +126,7 @@ impl<'w> ReferenceModel<'w> {
         };
         let caller = &at_operation(caller, &operation.name);
         let input = ConditionInput { caller, operation: &operation.name, captures, request: Some(request), now };
-        let question = Question { service, policy, operation, caller, input };
+        let question = Question { service, policy, operation, caller, input, exhausted: Cell::new(false) };
         let is_kubernetes = matches!(request.call, ModelCall::Kubernetes(_));
         let mut refusals = Vec::new();
         let refusal = |mode, reason| Refusal { mode, reason, rules: vec![], missing: vec![] };
@@ -137,21 +148,27 @@ impl<'w> ReferenceModel<'w> {
         }
     }
 
-    /// Denials apply unless they certainly are for others, or their condition certainly does not hold.
+    /// Denials apply unless they certainly are for others, or their condition certainly does not hold. The first that
+    /// is enforced decides; of those that are only recorded, the first counts.
     fn denials(&self, question: &Question<'_>) -> Vec<Refusal> {
-        let mut all: Vec<(String, PolicyMode)> = Vec::new();
+        let mut all = Vec::new();
         for policy in question.service {
             let (namespace, name) = name(policy);
-            for denial in &policy.spec.denials {
-                let for_caller = belongs(self.world, &denial.to, question.caller) != Belongs::No;
-                if for_caller && holds(denial.when.as_deref(), &question.input) != Some(false) {
-                    all.push((format!("{namespace}/{name}/denials/{}", denial.name), policy.spec.mode));
-                }
-            }
+            let rule = |denial: &DenialRule| format!("{namespace}/{name}/denials/{}", denial.name);
+            all.extend(policy.spec.denials.iter().map(|denial| (rule(denial), policy.spec.mode, denial)));
         }
         all.sort_by(|a, b| a.0.cmp(&b.0));
-        let refusal = |(rule, mode)| Refusal { mode, reason: "Denied", rules: vec![rule], missing: vec![] };
-        all.into_iter().map(refusal).collect()
+        let mut refusals: Vec<Refusal> = Vec::new();
+        for (rule, mode, denial) in all {
+            let decided = refusals.iter().any(|other| other.mode == PolicyMode::Enforce || other.mode == mode);
+            if !decided
+                && belongs(self.world, &denial.to, question.caller) != Belongs::No
+                && question.holds(denial.when.as_deref()) != Some(false)
+            {
+                refusals.push(Refusal { mode, reason: "Denied", rules: vec![rule], missing: vec![] });
+            }
+        }
+        refusals
     }
 
     /// The grants that give the needed scopes, each only if it gives one that is still missing; and what is missing in
@@ -164,7 +181,7 @@ impl<'w> ReferenceModel<'w> {
                 given(policy, grant, question.caller).intersection(&missing).cloned().collect();
             if !gives.is_empty()
                 && belongs(self.world, &grant.to, question.caller) == Belongs::Yes
-                && holds(grant.when.as_deref(), &question.input) == Some(true)
+                && question.holds(grant.when.as_deref()) == Some(true)
                 && self.is_related(grant, question)
             {
                 missing.retain(|scope| !gives.contains(scope));
@@ -176,6 +193,9 @@ impl<'w> ReferenceModel<'w> {
 
     fn is_related(&self, grant: &GrantRule, question: &Question<'_>) -> bool {
         let Some(to) = &grant.relation else { return true };
+        if question.exhausted.get() {
+            return false;
+        }
         let Some(object) = object(&to.object, question.input.captures) else { return false };
         let (namespace, audience) = (name(question.policy).0, audience(question.policy));
         let about_it = self

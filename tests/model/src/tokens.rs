@@ -8,6 +8,12 @@ use durward_api::resources::{AccessPolicy, Operation};
 use durward_core::principal::Identity;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Whether an operation declares other requests than those to the Kubernetes API.
+#[must_use]
+pub const fn is_called_by_http(operation: &Operation) -> bool {
+    !operation.http.is_empty() || !operation.grpc.is_empty()
+}
+
 impl ReferenceModel<'_> {
     /// The scopes of all operations that are open to the caller, without those that would open one that is closed.
     #[must_use]
@@ -20,7 +26,7 @@ impl ReferenceModel<'_> {
     ) -> BTreeSet<String> {
         let service = self.service(audience);
         let declared = service.iter().flat_map(|policy| policy.spec.operations.iter().map(move |one| (*policy, one)));
-        let by_token = declared.filter(|(_, one)| !one.public && !(one.http.is_empty() && one.grpc.is_empty()));
+        let by_token = declared.filter(|(_, one)| !one.public && is_called_by_http(one));
         let (open, closed): (Vec<_>, Vec<_>) =
             by_token.partition(|(policy, operation)| self.is_open(&service, policy, operation, caller, now));
         let mut scopes: BTreeSet<String> = open.iter().flat_map(|(_, operation)| needed(operation)).collect();

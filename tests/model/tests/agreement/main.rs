@@ -12,7 +12,7 @@ mod tools;
 use proptest::test_runner::Config;
 
 /// How many worlds `cargo test` decides in each test.
-const WORLDS: u32 = 300;
+const WORLDS: u32 = 200;
 
 fn config() -> Config {
     let worlds = std::env::var("DURWARD_MODEL_WORLDS").ok();
