@@ -367,3 +367,6 @@ fn single_extra<'u>(user: &'u UserInfo, name: &str) -> Option<&'u str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
