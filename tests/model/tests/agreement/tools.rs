@@ -195,8 +195,13 @@ proptest! {
     ) {
         let mut new = old.clone();
         let Some(policy) = new.policies.iter_mut().find(|policy| name(policy) == name(&changed)) else { return Ok(()) };
-        // an approval is for the policy of this UID
+        // tuples and the types of objects are not compared
+        let relations = std::mem::take(&mut policy.spec.relations);
         policy.spec = changed.spec.clone();
+        if !relations.iter().any(|one| one.object == "doc") {
+            policy.spec.grants.iter_mut().for_each(|grant| grant.relation = None);
+        }
+        policy.spec.relations = relations;
         let (before, after) = (snapshot(&old), snapshot(&new));
         let compared = compare(&before, &after, TRUST_DOMAIN);
         let models = [&old, &new].map(ReferenceModel::of);
@@ -204,8 +209,9 @@ proptest! {
             let types = model.in_force.iter().flat_map(|policy| policy.spec.relations.iter().map(|one| (audience(policy), one)));
             types.map(|(audience, one)| format!("{audience} {}", one.object)).collect::<BTreeSet<_>>()
         });
-        // tuples and the types of objects are not compared
-        prop_assume!(types[0] == types[1]);
+        if types[0] != types[1] {
+            return Ok(());
+        }
         for request in with_named(&old, &requests) {
             let ModelTarget::Audience(of) = &request.service else { continue };
             // a call by name of an operation of the Kubernetes API alone is not compared
