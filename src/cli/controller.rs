@@ -9,6 +9,7 @@ use durward_controller::{ControllerAddresses, ControllerSettings, FailurePolicy,
 use durward_core::authentication::AuthenticationMethod;
 use durward_core::principal::is_dns_subdomain;
 use durward_doors::admin::AdminSettings;
+use durward_doors::api_server::ApiServerSettings;
 use durward_engine::openfga::{OpenFga, OpenFgaSettings};
 use durward_identity::CaSource;
 use durward_pki::rotation::RotationSchedule;
@@ -98,6 +99,8 @@ pub(crate) struct ControllerCommand {
     /// injector then writes their `caBundle` [default: Durward signs the certificate and writes `caBundle`]
     #[arg(long, value_name = "NAME")]
     webhook_certificate: Option<String>,
+    #[command(flatten)]
+    api_server: ApiServerSettings,
 }
 
 impl ControllerCommand {
@@ -145,6 +148,7 @@ impl ControllerCommand {
             issuer,
             certificate_lifetime: self.certificate_lifetime,
             webhook_certificate: self.webhook_certificate,
+            api_server: self.api_server,
         })
     }
 }

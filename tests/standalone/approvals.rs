@@ -80,10 +80,13 @@ impl ApprovalSetup {
         name
     }
 
-    /// Waits until an approval can be decided: from then on other people get a 403.
+    /// Waits until an approval can be decided: from then on approvers without a second factor are asked for one.
     fn wait_until_decidable(&self, approval: &str) {
-        let other = token(&self.key, "peter", &["support"], json!("mfa"), 10);
-        let knows = || self.decide(approval, Some(&other), r#"{"decision":"approve"}"#).status == 403;
+        let without_factor = token(&self.key, "peter", &["oncall"], json!("pwd"), 10);
+        let knows = || {
+            let reply = self.decide(approval, Some(&without_factor), r#"{"decision":"approve"}"#);
+            reply.header("www-authenticate").is_some_and(|challenge| challenge.contains("insufficient_user"))
+        };
         eventually("the approvals endpoint to have the approval", || knows().then_some(())).unwrap();
     }
 
@@ -111,9 +114,22 @@ impl ApprovalSetup {
         eventually(&format!("allowed: {allowed}"), || (self.ask(CLEANER, "purge").0 == allowed).then_some(())).unwrap();
     }
 
-    /// The approvals in the audit log.
+    /// The approvals in the audit log, without refused and forged decisions.
     fn events(&self) -> Vec<Value> {
-        self.up.records(1).into_iter().filter(|record| record["event"] == "approval").collect()
+        let effective = |record: &Value| record["outcome"] != "refused" && record["outcome"] != "forged";
+        self.up.records(1).into_iter().filter(|record| record["event"] == "approval" && effective(record)).collect()
+    }
+
+    /// The refused decisions in the audit log, by who decided and why.
+    fn refusals(&self) -> Vec<(String, String)> {
+        let refused = self.up.records(1).into_iter().filter(|record| record["outcome"] == "refused");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        refused
+            .map(|record| {
+                assert!(record["source"].is_string() && record["namespace"] == "shop", "{record}");
+                (text(&record["by"]), text(&record["reason"]))
+            })
+            .collect()
     }
 
     fn command(&self, arguments: &[&str]) -> (i32, String, String) {
@@ -187,7 +203,7 @@ fn only_named_approvers_with_a_fresh_login_decide() {
         ("a forged token", Some(token(&other_key, "olga", &["oncall"], json!("mfa"), 10)), 401, Some(invalid)),
         ("a token for another service", Some(other_audience), 401, Some(invalid)),
         ("a workload", Some(workload), 401, Some(invalid)),
-        ("a person who is not on call", of("peter", &["support"], "mfa", 10), 403, None),
+        ("a person who is not on call", of("peter", &["support"], "mfa", 10), 401, Some(invalid)),
         ("no second factor", of("olga", &["oncall"], "sms", 10), 401, Some(challenge)),
         ("an old second factor", of("olga", &["oncall"], "mfa", 301), 401, Some(challenge)),
         ("a second factor from the future", of("olga", &["oncall"], "mfa", -3600), 401, Some(challenge)),
@@ -209,6 +225,21 @@ fn only_named_approvers_with_a_fresh_login_decide() {
     );
     assert_eq!(world.object(&name)["status"]["state"], "Pending");
     assert!(!world.ask(CLEANER, "purge").0);
+    // each refusal has a record
+    let refusals = eventually("the records", || {
+        let refusals = world.refusals();
+        refusals.iter().any(|(_, reason)| reason == "there is no such approval").then_some(refusals)
+    })
+    .unwrap();
+    for (by, reason) in [
+        ("", "no credential"),
+        ("", "signature"),
+        ("user:corporate/peter", "the policy does not list the caller as an approver"),
+        ("user:corporate/olga", "a fresh second factor is required"),
+    ] {
+        let found = refusals.iter().any(|(who, why)| who == by && why.contains(reason));
+        assert!(found, "{by} {reason}: {refusals:#?}");
+    }
 
     // no self-approval
     let ask = |who: &str| {
@@ -222,6 +253,8 @@ fn only_named_approvers_with_a_fresh_login_decide() {
     world.wait_until_decidable(&own);
     let by = |who: &str| world.decide(&own, Some(&world.oncall(who)), approve).status;
     assert_eq!((by("olga"), by("otto")), (403, 200));
+    let own = ("user:corporate/olga".to_owned(), "requesters can't decide about their own requests".to_owned());
+    eventually("the record of the refusal", || world.refusals().contains(&own).then_some(())).unwrap();
     eventually("the approval of olga's request", || (ask("olga").status == 200).then_some(())).unwrap();
     assert_eq!(ask("otto").status, 403, "the approval is for olga only");
 }
@@ -404,7 +437,18 @@ fn a_caller_requests_approval_at_the_token_listener() {
     eventually("the object", || world.file(explanation["approval"].as_str().unwrap()).exists().then_some(())).unwrap();
     // without an operation, or with another reason to deny, no approval is requested
     assert_eq!(ask(r#"{"audience":"orders.shop","operation":"list"}"#).status, 403);
-    assert_eq!(ask(r#"{"audience":"other","operation":"purge"}"#).status, 403);
+    // strangers don't learn which services and operations exist
+    let stranger = |body: &str| {
+        let headers = [("Host", "durward"), ("Content-Type", "application/json"), ("Authorization", "Bearer x")];
+        let reply = request(world.up.listen["tokens"], "POST", "/approvals", &headers, body);
+        (reply.status, reply.body, reply.headers)
+    };
+    let unknown = stranger(r#"{"audience":"other","operation":"purge"}"#);
+    assert_eq!(unknown.0, 401);
+    for body in [r#"{"audience":"orders.shop","operation":"purge"}"#, r#"{"audience":"orders.shop","operation":"x"}"#] {
+        assert_eq!(stranger(body), unknown, "{body}");
+    }
+    assert_eq!(ask(r#"{"audience":"other","operation":"purge"}"#).status, 401);
     assert_eq!(ask("{}").status, 400);
     assert_eq!(world.events().len(), 1);
 }

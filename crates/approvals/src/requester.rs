@@ -1,6 +1,6 @@
 //! Requests the approvals that callers lack, and removes the expired ones.
 
-use crate::{ApprovalObjects, ApprovalSeal, ApprovalStore, approval_spec};
+use crate::{ApprovalKey, ApprovalObjects, ApprovalSeal, ApprovalStore, approval_spec};
 use chrono::{DateTime, TimeDelta, Utc};
 use durward_api::resources::{Approval, ApprovalState};
 use durward_api::translation::requested_subject;
@@ -19,7 +19,10 @@ use tokio_util::sync::CancellationToken;
 pub const REQUEST_QUEUE: usize = 256;
 /// Most objects in one namespace: people have to review them.
 const MAX_PER_NAMESPACE: usize = 100;
-/// Most objects in all namespaces.
+/// Most objects of one requester in one namespace, so that none takes the room of the others.
+const MAX_PER_REQUESTER: usize = 10;
+/// Most objects in all namespaces. Of one namespace no more than [`MAX_PER_NAMESPACE`] count: its users can create any
+/// number themselves.
 const MAX_OBJECTS: usize = 2000;
 /// Time for which the same approval is not requested again, whatever the outcome.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
@@ -35,13 +38,16 @@ const PENDING_LIFETIME: TimeDelta = TimeDelta::hours(24);
 pub struct RecentRequests(HashMap<ApprovalSubject, Instant>);
 
 impl RecentRequests {
-    /// Remembers a request. Returns whether it is new. A limit per namespace keeps room for the others.
+    /// Remembers a request. Returns whether it is new. Limits per namespace and requester keep room for the others.
     pub fn insert(&mut self, subject: &ApprovalSubject) -> bool {
         self.0.retain(|_, at| at.elapsed() < REPEAT_INTERVAL);
         let namespace = &subject.policy.namespace;
-        let in_namespace = self.0.keys().filter(|recent| recent.policy.namespace == *namespace).count();
-        let new =
-            self.0.len() < MAX_RECENT_REQUESTS && in_namespace < MAX_PER_NAMESPACE && !self.0.contains_key(subject);
+        let in_namespace = || self.0.keys().filter(|recent| recent.policy.namespace == *namespace);
+        let of_requester = in_namespace().filter(|recent| recent.principal == subject.principal).count();
+        let new = self.0.len() < MAX_RECENT_REQUESTS
+            && in_namespace().count() < MAX_PER_NAMESPACE
+            && of_requester < MAX_PER_REQUESTER
+            && !self.0.contains_key(subject);
         if new {
             self.0.insert(subject.clone(), Instant::now());
         }
@@ -77,6 +83,7 @@ impl ApprovalRequester {
     ) -> Result<(), Failure> {
         let mut recent = RecentRequests::default();
         let mut removed = HashSet::new();
+        let mut forged = HashMap::new();
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -85,7 +92,7 @@ impl ApprovalRequester {
                     self.request(&subject, &removed).await;
                 },
                 _ = sweep.tick() => if *self.leading.borrow() {
-                    for subject in self.sweep(&mut removed, Utc::now()).await {
+                    for subject in self.sweep(&mut removed, &mut forged, Utc::now()).await {
                         recent.forget(&subject);
                     }
                 },
@@ -104,12 +111,12 @@ impl ApprovalRequester {
         if existing.is_some_and(|existing| !removed.contains(uid(existing))) {
             return;
         }
-        let in_namespace =
-            objects.range((namespace.clone(), String::new())..).take_while(|((of, _), _)| *of == namespace);
-        if objects.len() >= MAX_OBJECTS || in_namespace.count() >= MAX_PER_NAMESPACE {
+        if let Some(limit) = exceeded_limit(&objects, &namespace, &subject.principal.to_string()) {
             tracing::warn!(
                 namespace,
                 operation = &*subject.operation,
+                principal = %subject.principal,
+                limit,
                 "too many approvals are requested already; dropping the request"
             );
             return;
@@ -133,10 +140,16 @@ impl ApprovalRequester {
 
     /// Removes and records the expired objects, and returns what can be requested again. `removed` collects the uids of
     /// deleted objects that the watch still reports.
-    async fn sweep(&self, removed: &mut HashSet<String>, now: DateTime<Utc>) -> Vec<ApprovalSubject> {
+    async fn sweep(
+        &self,
+        removed: &mut HashSet<String>,
+        forged: &mut HashMap<ApprovalKey, Arc<Approval>>,
+        now: DateTime<Utc>,
+    ) -> Vec<ApprovalSubject> {
         let objects = self.objects.borrow().clone();
         let present: HashSet<&str> = objects.values().map(|approval| uid(approval)).collect();
         removed.retain(|uid| present.contains(uid.as_str()));
+        self.report_forged(&objects, forged);
         let mut subjects = Vec::new();
         for approval in objects.values().filter(|approval| self.expires_at(approval) <= now) {
             if removed.contains(uid(approval)) {
@@ -156,6 +169,18 @@ impl ApprovalRequester {
         subjects
     }
 
+    /// Records each object that states a decision without a valid signature, once.
+    fn report_forged(&self, objects: &ApprovalObjects, reported: &mut HashMap<ApprovalKey, Arc<Approval>>) {
+        reported.retain(|key, approval| objects.get(key).is_some_and(|current| current == approval));
+        for (key, approval) in objects {
+            let decided = approval.status.as_ref().is_some_and(|status| status.state != ApprovalState::Pending);
+            if decided && !reported.contains_key(key) && !self.seal.verifies(approval) {
+                reported.insert(key.clone(), Arc::clone(approval));
+                self.engine.record(&ApprovalRecord::new(approval, ApprovalOutcome::Forged));
+            }
+        }
+    }
+
     /// When an object expires. A decision without a valid signature doesn't change the lifetime.
     fn expires_at(&self, approval: &Approval) -> DateTime<Utc> {
         let created = approval.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second());
@@ -166,6 +191,24 @@ impl ApprovalRequester {
             _ => pending_until,
         }
     }
+}
+
+/// The limit that another object of a requester would exceed.
+fn exceeded_limit(objects: &ApprovalObjects, namespace: &str, principal: &str) -> Option<&'static str> {
+    let in_namespace =
+        || objects.range((namespace.to_owned(), String::new())..).take_while(|((of, _), _)| of == namespace);
+    if in_namespace().count() >= MAX_PER_NAMESPACE {
+        return Some("namespace");
+    }
+    if in_namespace().filter(|(_, approval)| approval.spec.principal == principal).count() >= MAX_PER_REQUESTER {
+        return Some("requester");
+    }
+    let mut by_namespace = HashMap::<&str, usize>::new();
+    for (of, _) in objects.keys() {
+        *by_namespace.entry(of).or_default() += 1;
+    }
+    let all: usize = by_namespace.values().map(|count| (*count).min(MAX_PER_NAMESPACE)).sum();
+    (all >= MAX_OBJECTS).then_some("cluster")
 }
 
 fn uid(approval: &Approval) -> &str {
@@ -243,6 +286,32 @@ mod tests {
         assert_eq!(world.publish(), MAX_PER_NAMESPACE + 1, "another namespace has its own limit");
     }
 
+    #[tokio::test]
+    async fn no_requester_and_no_namespace_takes_the_room_of_others() {
+        let world = World::new();
+        let purge = |namespace, user, number: usize| ApprovalSubject {
+            operation: format!("purge-{number}").into(),
+            ..subject(namespace, user)
+        };
+        for number in 0..MAX_PER_REQUESTER + 5 {
+            world.requester.request(&purge(0, 0, number), &HashSet::new()).await;
+            world.publish();
+        }
+        assert_eq!(world.publish(), MAX_PER_REQUESTER, "the limit of one requester");
+        world.requester.request(&purge(0, 1, 0), &HashSet::new()).await;
+        world.requester.request(&purge(1, 0, 0), &HashSet::new()).await;
+        assert_eq!(world.publish(), MAX_PER_REQUESTER + 2, "others, and other namespaces");
+        // objects that users of a namespace create themselves
+        let created = |number| {
+            let subject = purge(2, number, 0);
+            let approval = Approval::new(&subject.approval_name(), approval_spec(&subject));
+            (("n2".to_owned(), subject.approval_name()), Arc::new(approval))
+        };
+        let objects: ApprovalObjects = (0..=MAX_OBJECTS).map(created).collect();
+        assert_eq!(exceeded_limit(&objects, "n2", "user:corporate/alice"), Some("namespace"));
+        assert_eq!(exceeded_limit(&objects, "n1", "user:corporate/alice"), None, "another namespace has room");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn recent_requests_are_not_repeated_and_limited_per_namespace() {
         let mut recent = RecentRequests::default();
@@ -267,12 +336,18 @@ mod tests {
         world.requester.store.record_decision(&stored, &forged).await.expect("written");
         world.publish();
         let mut removed = HashSet::new();
+        let mut reported = HashMap::new();
         let now = Utc::now();
         let earlier = now + PENDING_LIFETIME - TimeDelta::minutes(1);
-        assert_eq!(world.requester.sweep(&mut removed, earlier).await, []);
+        assert_eq!(world.requester.sweep(&mut removed, &mut reported, earlier).await, []);
         let later = now + PENDING_LIFETIME + TimeDelta::minutes(1);
-        assert_eq!(world.requester.sweep(&mut removed, later).await, [subject(0, 0)]);
-        assert_eq!(world.requester.sweep(&mut removed, later).await, [], "removed once, before the watch reports it");
+        assert_eq!(world.requester.sweep(&mut removed, &mut reported, later).await, [subject(0, 0)]);
+        assert_eq!(reported.len(), 1, "the forged decision is recorded");
+        assert_eq!(
+            world.requester.sweep(&mut removed, &mut reported, later).await,
+            [],
+            "removed once, before the watch reports it"
+        );
         // the next call requests it again, before the watch reports the removal
         world.requester.request(&subject(0, 0), &removed).await;
         assert_eq!(world.folder.list().expect("readable").len(), 1);

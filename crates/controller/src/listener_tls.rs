@@ -1,11 +1,12 @@
 //! TLS of this replica's listeners: their certificate, and the roots that client certificates are verified with.
 
 use durward_authn::Authenticator;
-use durward_authn::tls::WorkloadClientVerifier;
+use durward_authn::tls::{WebhookClientVerifier, WorkloadClientVerifier};
 use durward_core::digest::Digest;
 use durward_engine::metrics::Metrics;
 use durward_identity::{Authorities, TrustState};
 use durward_pki::authority::{AuthorityError, CertificateAuthority, IssuedSvid, SvidRequest};
+use durward_pki::client_roots::ClientRoots;
 use durward_pki::serial::CertificateSerial;
 use durward_pki::svid::BACKDATE;
 use durward_runtime::Failure;
@@ -86,16 +87,23 @@ impl ListenerTls {
     }
 
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, ListenerTlsError> {
-        self.server_config_with(Arc::clone(&self.certificate))
+        let clients = WorkloadClientVerifier::verifier(Arc::clone(&self.authenticator));
+        Ok(server_config(Arc::clone(&self.certificate), clients, rustls::DEFAULT_VERSIONS)?)
     }
 
-    /// TLS of a listener with a certificate of its own.
-    pub fn server_config_with(
+    /// TLS of the webhook listener, with a certificate of its own if there is one. `roots` verify the API server.
+    pub fn webhook_config(
         &self,
-        certificate: Arc<ReloadableCertificate>,
+        certificate: Option<&Arc<ReloadableCertificate>>,
+        roots: Option<Arc<ClientRoots>>,
     ) -> Result<Arc<ServerConfig>, ListenerTlsError> {
-        let clients = WorkloadClientVerifier::verifier(Arc::clone(&self.authenticator));
-        Ok(server_config(certificate, clients, rustls::DEFAULT_VERSIONS)?)
+        let certificate = Arc::clone(certificate.unwrap_or(&self.certificate));
+        let authenticator = Arc::clone(&self.authenticator);
+        let versions = rustls::DEFAULT_VERSIONS;
+        Ok(match roots {
+            Some(roots) => server_config(certificate, WebhookClientVerifier::verifier(authenticator, roots), versions)?,
+            None => server_config(certificate, WorkloadClientVerifier::verifier(authenticator), versions)?,
+        })
     }
 
     pub fn roots_in_force(&self) -> watch::Receiver<Option<Digest>> {

@@ -4,6 +4,7 @@ use crate::webhooks::FailurePolicy;
 use durward_api::compile::ClusterDomains;
 use durward_core::authentication::AuthenticationMethod;
 use durward_doors::admin::AdminSettings;
+use durward_doors::api_server::ApiServerSettings;
 use durward_engine::audit::{AuditSink, OnLoss};
 use durward_engine::openfga::OpenFga;
 use durward_identity::CaSource;
@@ -61,6 +62,8 @@ pub struct ControllerSettings {
     pub step_up: StepUpSettings,
     /// Lifetime of the listeners' certificate.
     pub certificate_lifetime: Duration,
+    /// How the API server authenticates at its webhooks.
+    pub api_server: ApiServerSettings,
     /// The cert-manager Certificate for the webhooks, which is also the name of its Secret.
     pub webhook_certificate: Option<String>,
 }

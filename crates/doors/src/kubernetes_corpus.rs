@@ -14,7 +14,7 @@ use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
 use durward_authn::{Authenticator, TrustDomain};
 use durward_engine::Engine;
-use durward_engine::audit::AuditWriter;
+use durward_engine::audit::{AuditWriter, ReviewPeer};
 use durward_engine::metrics::Metrics;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -75,15 +75,17 @@ fn webhooks() -> (Router, Router) {
     let admission =
         AdmissionWebhooks { engine: Arc::clone(&engine), trust_domain: Arc::clone(&trust_domain), reviewer, sidecars };
     let namespace = "durward-system".into();
+    let peer = axum::Extension(ReviewPeer { address: [10, 0, 0, 7].into(), authenticated: None });
     (
-        admission::router(admission),
+        admission::router(admission).layer(peer.clone()),
         authorization::router(AuthorizationWebhook {
             engine,
             trust_domain,
             namespace,
             allows: true,
             admission_fails_closed: true,
-        }),
+        })
+        .layer(peer),
     )
 }
 

@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod admission;
 pub mod answer;
+pub mod api_server;
 pub mod approvals;
 pub mod assembly;
 pub mod authorization;

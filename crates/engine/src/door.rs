@@ -1,4 +1,4 @@
-//! The doors, as audit records and metrics name them.
+//! The doors, as audit records and metrics name them, and what their answers are for.
 
 use durward_core::named_enum;
 
@@ -26,4 +26,13 @@ named_enum! {
         /// The endpoint where callers request approvals.
         Approvals => "approvals",
     }
+}
+
+/// What an answer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// The request happens if it passes.
+    Enforcement,
+    /// The caller only wants to know: a dry run or an access review. The answer changes nothing.
+    Question,
 }

@@ -1,8 +1,8 @@
 //! The engine: find the operation, authenticate, decide, record.
 
 use crate::audit::policy_counts::{PolicyCounter, PolicyCounts};
-use crate::audit::{AuditRecord, AuditWriter, DecisionEvent, DecisionId};
-use crate::door::Door;
+use crate::audit::{AuditRecord, AuditWriter, DecisionEvent, DecisionId, ReviewPeer};
+use crate::door::{Door, Purpose};
 use crate::metrics::Metrics;
 use crate::openfga;
 use crate::openfga::OpenFga;
@@ -37,6 +37,35 @@ pub enum EngineCaller<'a> {
     Anonymous,
 }
 
+/// A request to the Kubernetes API, as a webhook of the API server presents it.
+#[derive(Debug, Clone, Copy)]
+pub struct KubernetesReview<'a> {
+    pub door: Door,
+    pub purpose: Purpose,
+    /// The client of the webhook, which records name.
+    pub peer: &'a ReviewPeer,
+    pub namespace: &'a str,
+    pub call: ApiCall<'a>,
+    /// The user; `None` for an anonymous one.
+    pub caller: Option<&'a Arc<Principal>>,
+    pub evidence: &'a dyn Evidence,
+}
+
+/// How a request reaches the engine.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    door: Door,
+    purpose: Purpose,
+    peer: Option<&'a ReviewPeer>,
+}
+
+impl Origin<'_> {
+    /// A request that an enforcement point holds until the answer.
+    const fn enforced(door: Door) -> Self {
+        Self { door, purpose: Purpose::Enforcement, peer: None }
+    }
+}
+
 /// The answer to a request.
 #[derive(Debug)]
 pub struct EngineAnswer {
@@ -65,6 +94,12 @@ impl EngineAnswer {
     #[must_use]
     pub fn passes(&self) -> bool {
         self.decision.passes() && !self.unrecorded
+    }
+
+    /// Whether admission can still allow what this answer refuses: it knows the object, and requests a missing approval.
+    #[must_use]
+    pub fn awaits_admission(&self) -> bool {
+        self.awaits_object || self.decision.reason == Reason::ApprovalRequired && !self.unrecorded
     }
 }
 
@@ -163,6 +198,11 @@ impl Engine {
         }
     }
 
+    /// Opens the audit log again, if its file was renamed or removed.
+    pub fn reopen_audit_log(&self) {
+        self.recorder.reopen_log();
+    }
+
     /// Records an event in the audit log and counts it. Returns whether it may take effect: it is recorded, or the log
     /// may lose records.
     pub fn record(&self, record: &impl AuditRecord) -> bool {
@@ -171,7 +211,7 @@ impl Engine {
 
     /// Authenticates and decides a request, and records the decision.
     pub async fn authorize(&self, door: Door, request: &Request<'_>, caller: EngineCaller<'_>) -> EngineAnswer {
-        self.authorize_by(&self.snapshot(), door, request, caller).await
+        self.authorize_by(&self.snapshot(), Origin::enforced(door), request, caller).await
     }
 
     /// Like [`Engine::authorize`], for the admin listener and by its own policy.
@@ -181,7 +221,8 @@ impl Engine {
         request: &Request<'_>,
         credentials: Credentials<'_>,
     ) -> EngineAnswer {
-        self.authorize_by(policy, Door::Admin, request, EngineCaller::Credentials(credentials)).await
+        let caller = EngineCaller::Credentials(credentials);
+        self.authorize_by(policy, Origin::enforced(Door::Admin), request, caller).await
     }
 
     /// Whether a request of this principal would pass now. Records nothing, so nothing may be allowed because of it.
@@ -212,30 +253,20 @@ impl Engine {
     }
 
     /// Decides a request to the Kubernetes API: every service of the namespace that declares it has to allow it.
-    /// Returns one answer per service, up to the first refusal that does not wait for the object; none if no service
+    /// Returns one answer per service, up to the first refusal that does not wait for admission; none if no service
     /// declares the request.
-    pub async fn authorize_kubernetes(
-        &self,
-        door: Door,
-        namespace: &str,
-        call: ApiCall<'_>,
-        caller: Option<&Arc<Principal>>,
-        evidence: &dyn Evidence,
-    ) -> Vec<EngineAnswer> {
-    /// Opens the audit log again, if its file was renamed or removed.
-    pub fn reopen_audit_log(&self) {
-        self.recorder.reopen_log();
-    }
-
+    pub async fn authorize_kubernetes(&self, review: &KubernetesReview<'_>) -> Vec<EngineAnswer> {
+        let KubernetesReview { door, purpose, peer, call, .. } = *review;
+        let origin = Origin { door, purpose, peer: Some(peer) };
         let snapshot = self.snapshot();
         let mut answers = Vec::new();
-        for service in snapshot.governing(namespace, &call) {
+        for service in snapshot.governing(review.namespace, &call) {
             let target = ServiceTarget::Audience(&service.key().audience);
-            let request = Request { target, call: Call::Kubernetes(call), source: None, evidence };
+            let request = Request { target, call: Call::Kubernetes(call), source: None, evidence: review.evidence };
             let caller =
-                caller.map_or(EngineCaller::Anonymous, |principal| EngineCaller::Vouched(Arc::clone(principal)));
-            let answer = self.authorize_by(&snapshot, door, &request, caller).await;
-            let refused = !answer.passes() && !answer.awaits_object;
+                review.caller.map_or(EngineCaller::Anonymous, |principal| EngineCaller::Vouched(Arc::clone(principal)));
+            let answer = self.authorize_by(&snapshot, origin, &request, caller).await;
+            let refused = !answer.passes() && !answer.awaits_admission();
             answers.push(answer);
             if refused {
                 break;
@@ -247,10 +278,11 @@ impl Engine {
     async fn authorize_by(
         &self,
         snapshot: &Snapshot,
-        door: Door,
+        origin: Origin<'_>,
         request: &Request<'_>,
         caller: EngineCaller<'_>,
     ) -> EngineAnswer {
+        let Origin { door, purpose, peer } = origin;
         let started = Instant::now();
         let time = Utc::now();
         let route = snapshot.route(request);
@@ -275,11 +307,15 @@ impl Engine {
         let decision = route.decide(principal.as_deref(), time);
         // the other doors either have the object already or never will
         let awaits_object = door == Door::Authorization && route.awaits_object(principal.as_deref(), time);
-        self.policy_counts.count(&decision, snapshot);
+        if purpose == Purpose::Enforcement {
+            self.policy_counts.count(&decision, snapshot);
+        }
         let id = DecisionId { process: self.process, number: self.decisions.fetch_add(1, Ordering::Relaxed) };
-        let unrecorded = !self.record(&DecisionEvent {
+        let event = DecisionEvent {
             id,
             door,
+            purpose,
+            peer,
             request,
             principal: principal.as_deref(),
             failure: failure.as_ref(),
@@ -288,8 +324,15 @@ impl Engine {
             decision: &decision,
             time,
             latency: started.elapsed(),
-        });
-        if decision.reason == Reason::ApprovalRequired
+        };
+        // an allow waits for its record if the log must not lose any
+        let pending = if decision.passes() { Some(self.recorder.record_effect(&event)) } else { None };
+        let unrecorded = match pending {
+            Some(pending) => !pending.allowed().await,
+            None => !self.record(&event),
+        };
+        if purpose == Purpose::Enforcement
+            && decision.reason == Reason::ApprovalRequired
             && !decision.passes()
             && let Some(approval) = &decision.approval
         {

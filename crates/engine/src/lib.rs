@@ -13,5 +13,5 @@ pub mod outcome;
 mod recorder;
 
 pub use context::EngineContext;
-pub use door::{ADMIN, Door};
-pub use engine::{Engine, EngineAnswer, EngineCaller};
+pub use door::{ADMIN, Door, Purpose};
+pub use engine::{Engine, EngineAnswer, EngineCaller, KubernetesReview};

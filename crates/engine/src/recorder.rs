@@ -1,6 +1,6 @@
 //! Records events in the audit log and counts them in the metrics.
 
-use crate::audit::{AuditRecord, AuditWriter};
+use crate::audit::{AuditRecord, AuditWriter, PendingRecord, RecordLost};
 use crate::metrics::Metrics;
 use std::sync::Arc;
 
@@ -37,5 +37,32 @@ impl Recorder {
             record.count_effect(&self.metrics);
         }
         effective
+    }
+
+    /// Like [`Recorder::record`], and waits until the record is written if the log must not lose any.
+    pub(crate) fn record_effect(&self, record: &impl AuditRecord) -> PendingEffect {
+        record.count(&self.metrics);
+        let recorded = self.log.record_effect(record);
+        if recorded.is_err() {
+            self.metrics.audit_record_lost();
+        }
+        PendingEffect { recorded, tolerates_loss: self.log.tolerates_loss() }
+    }
+}
+
+/// What may take effect once its record is written.
+#[must_use]
+pub(crate) struct PendingEffect {
+    recorded: Result<PendingRecord, RecordLost>,
+    tolerates_loss: bool,
+}
+
+impl PendingEffect {
+    /// Whether it may take effect.
+    pub(crate) async fn allowed(self) -> bool {
+        match self.recorded {
+            Ok(record) => record.finished().await.is_ok(),
+            Err(RecordLost) => self.tolerates_loss,
+        }
     }
 }

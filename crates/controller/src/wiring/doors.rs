@@ -142,9 +142,10 @@ impl DoorListeners<'_> {
             metrics: Arc::clone(&self.context.engine.metrics),
             methods: self.settings.token_review_methods.clone().into(),
         };
-        let mut router = admission::router(admission)
+        let webhooks = admission::router(admission)
             .merge(authorization::router(authorization))
             .merge(token_review::router(token_reviews));
+        let mut router = listener.clients.clone().protect(webhooks);
         if listener.has_own_certificate() {
             router = router.merge(self.replica_router());
         }

@@ -58,7 +58,7 @@ pub async fn run(client: Client, mut settings: ControllerSettings) -> Result<(),
         identity.authorities.clone(),
         Arc::clone(&context.engine.authenticator),
     )?;
-    let webhook_listener = WebhookListener::open(&context, &listener_tls, settings.webhook_certificate.take()).await?;
+    let webhook_listener = WebhookListener::open(&context, &listener_tls, &mut settings).await?;
     let second_factors = context.open_step_up(settings.step_up.clone()).await?;
 
     let limits = ServerLimits::new(settings.connections.clone(), context.engine.metrics.listeners().clone());

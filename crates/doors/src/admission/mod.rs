@@ -16,9 +16,11 @@ pub use webhook::{AdmissionWebhooks, SidecarSettings};
 use crate::body_limit::with_body_limit;
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::Extension;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use durward_engine::audit::ReviewPeer;
 use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionResponse, AdmissionReview};
 use webhook::ReviewRequest;
@@ -52,9 +54,10 @@ pub fn router(webhooks: AdmissionWebhooks) -> Router {
         )
         .route(
             OPERATIONS_PATH,
-            post(move |body: Bytes| {
+            post(move |Extension(peer): Extension<ReviewPeer>, body: Bytes| {
                 let review = body.clone();
-                answer(body, async move |request| operations::admit(&operation_webhooks, &request, &review).await)
+                let admit = async move |request| operations::admit(&operation_webhooks, &peer, &request, &review).await;
+                answer(body, admit)
             }),
         )
         .route(

@@ -6,7 +6,8 @@ use axum::http::StatusCode;
 use durward_authn::kubernetes_user;
 use durward_core::evidence::Evidence;
 use durward_core::kubernetes::{ApiCall, Verb};
-use durward_engine::Door;
+use durward_engine::audit::ReviewPeer;
+use durward_engine::{Door, KubernetesReview, Purpose};
 use kube::core::admission::{AdmissionResponse, Operation};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -37,7 +38,12 @@ fn without_managed_fields(mut object: Value) -> Value {
 }
 
 /// Answers one request. Requests outside namespaces, or that no policy of the namespace declares, pass.
-pub(super) async fn admit(webhooks: &AdmissionWebhooks, request: &ReviewRequest, review: &[u8]) -> AdmissionResponse {
+pub(super) async fn admit(
+    webhooks: &AdmissionWebhooks,
+    peer: &ReviewPeer,
+    request: &ReviewRequest,
+    review: &[u8],
+) -> AdmissionResponse {
     let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
         return AdmissionResponse::from(request);
     };
@@ -54,9 +60,16 @@ pub(super) async fn admit(webhooks: &AdmissionWebhooks, request: &ReviewRequest,
         name: &request.name,
     };
     let caller = kubernetes_user(&webhooks.trust_domain, &request.user_info).map(Arc::new);
-    let evidence = ReviewEvidence(review);
-    let engine = &webhooks.engine;
-    let answers = engine.authorize_kubernetes(Door::Admission, namespace, call, caller.as_ref(), &evidence).await;
+    let review = KubernetesReview {
+        door: Door::Admission,
+        purpose: if request.dry_run { Purpose::Question } else { Purpose::Enforcement },
+        peer,
+        namespace,
+        call,
+        caller: caller.as_ref(),
+        evidence: &ReviewEvidence(review),
+    };
+    let answers = webhooks.engine.authorize_kubernetes(&review).await;
     match answers.iter().find(|answer| !answer.passes()) {
         Some(answer) => refuse(request, StatusCode::FORBIDDEN, "Forbidden", refusal_message(answer)),
         None => {

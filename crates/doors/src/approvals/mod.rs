@@ -4,8 +4,8 @@
 //! the same response whether the approval exists or not.
 
 use crate::answer::{HttpAnswer, response};
-use crate::headers::is_forwarded;
 use crate::body_limit::with_body_limit;
+use crate::headers::is_forwarded;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -20,7 +20,7 @@ use durward_authn::{Authenticator, Credentials, Expectation};
 use durward_core::approval::ApproverRejection;
 use durward_core::path::Captures;
 use durward_core::request::{Call, Request, ServiceTarget};
-use durward_engine::audit::approval::{ApprovalOutcome, ApprovalRecord};
+use durward_engine::audit::approval::{ApprovalOutcome, ApprovalRecord, RefusedDecision};
 use durward_engine::{Door, Engine, EngineCaller};
 use durward_runtime::peers::{Peer, TrustedPeers};
 use durward_runtime::slots::SourceSlots;
@@ -92,9 +92,32 @@ async fn decide(
     };
     let approval = endpoint.stored.borrow().get(&name).cloned();
     let credentials = credentials(&endpoint, &peer, &headers);
-    match endpoint.record_verdict(approval.as_deref(), &credentials, peer.address.ip(), decision).await {
+    let source = peer.address.ip();
+    match endpoint.record_verdict(approval.as_deref(), &credentials, source, decision).await {
         Ok(body) => no_store(StatusCode::OK, body),
-        Err(refusal) => refusal,
+        Err(VerdictError::Refused { by, reason, response }) => {
+            let (namespace, name) = &name;
+            let refused =
+                RefusedDecision { name: (namespace, name), approval: approval.as_deref(), by, reason, source };
+            endpoint.engine.record(&ApprovalRecord::refused(refused));
+            *response
+        }
+        Err(VerdictError::NotStored(response)) => *response,
+    }
+}
+
+/// Why a verdict has no effect.
+#[derive(Debug)]
+enum VerdictError {
+    /// The client may not decide.
+    Refused { by: Option<String>, reason: String, response: Box<Response> },
+    /// It may, and the decision can't be stored.
+    NotStored(Box<Response>),
+}
+
+impl VerdictError {
+    fn not_stored(response: Response) -> Self {
+        Self::NotStored(Box::new(response))
     }
 }
 
@@ -106,7 +129,7 @@ impl ApprovalsEndpoint {
         credentials: &Credentials<'_>,
         source: IpAddr,
         verdict: ApprovalVerdict,
-    ) -> Result<Value, Response> {
+    ) -> Result<Value, VerdictError> {
         let now = Utc::now();
         let snapshot = self.engine.snapshot();
         let found = approval.and_then(|approval| {
@@ -114,29 +137,38 @@ impl ApprovalsEndpoint {
             let (service, requirement) = snapshot.approval_requirement(&subject)?;
             Some((approval, subject, service, requirement))
         });
-        // without an approval no credential is accepted, so the response is the same as to a stranger
+        // without an approval no credential is accepted
         let (audience, methods) = match &found {
             Some((_, _, service, requirement)) => (&*service.key().audience, requirement.authentication_methods()),
             None => ("", Vec::new()),
         };
+        // the same response to all who may not decide, whether the approval exists or not
+        let stranger = |by: Option<String>, reason: String| {
+            let response = response(HttpAnswer::unauthenticated(REALM, is_presented(credentials)));
+            VerdictError::Refused { by, reason, response: Box::new(response) }
+        };
         let expect = Expectation { audience, methods: &methods };
         let authenticated = self.authenticator.authenticate(credentials, &expect, now).await;
-        let approver =
-            authenticated.map_err(|failure| response(HttpAnswer::unauthenticated(REALM, !failure.is_missing())))?;
         let Some((approval, subject, _, requirement)) = found else {
-            return Err(response(HttpAnswer::forbidden()));
+            return Err(stranger(None, "there is no such approval".to_owned()));
         };
-        requirement.may_decide(&approver, &subject.principal, now).map_err(|rejection| match rejection {
-            ApproverRejection::NotNamed | ApproverRejection::Requester => response(HttpAnswer::forbidden()),
-            ApproverRejection::NotFresh(challenge) => response(HttpAnswer::challenge(REALM, Some(challenge))),
+        let approver = authenticated.map_err(|failure| stranger(None, failure.to_string()))?;
+        requirement.may_decide(&approver, &subject.principal, now).map_err(|rejection| {
+            let (by, reason) = (Some(approver.identity().id.to_string()), rejection.to_string());
+            let answer = match rejection {
+                ApproverRejection::NotNamed => return stranger(by, reason),
+                ApproverRejection::Requester => HttpAnswer::forbidden(),
+                ApproverRejection::NotFresh(challenge) => HttpAnswer::challenge(REALM, Some(challenge)),
+            };
+            VerdictError::Refused { by, reason, response: Box::new(response(answer)) }
         })?;
         // only who may decide takes a slot
         let Some(_slot) = self.slots.try_acquire(source) else {
-            return Err(no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"})));
+            return Err(VerdictError::not_stored(unavailable()));
         };
         let decided_before = approval.status.as_ref().is_some_and(|status| status.state != ApprovalState::Pending);
         if decided_before && self.seal.verifies(approval) {
-            return Err(conflict());
+            return Err(VerdictError::not_stored(conflict()));
         }
         let mut decided = approval.clone();
         let (state, outcome) = match verdict {
@@ -150,14 +182,14 @@ impl ApprovalsEndpoint {
             expires_at: Some(format_time(now + requirement.valid_for)),
             signature: None,
         });
-        let unavailable = |error: &dyn std::fmt::Display| {
+        let failed = |error: &dyn std::fmt::Display| {
             tracing::warn!(%error, "approval verdict can't be recorded or stored; asking the approver to try again");
-            no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}))
+            VerdictError::not_stored(unavailable())
         };
-        self.seal.sign(&mut decided).map_err(|error| unavailable(&error))?;
+        self.seal.sign(&mut decided).map_err(|error| failed(&error))?;
         // recorded before it is valid
         if !self.engine.record(&ApprovalRecord::new(&decided, outcome)) {
-            return Err(unavailable(&"the audit record could not be written"));
+            return Err(failed(&"the audit record could not be written"));
         }
         let written = self.store.record_decision(approval, &decided).await;
         if !matches!(written, Ok(DecisionWrite::Done)) {
@@ -165,8 +197,8 @@ impl ApprovalsEndpoint {
         }
         match written {
             Ok(DecisionWrite::Done) => {}
-            Ok(DecisionWrite::Conflict) => return Err(conflict()),
-            Err(error) => return Err(unavailable(&error)),
+            Ok(DecisionWrite::Conflict) => return Err(VerdictError::not_stored(conflict())),
+            Err(error) => return Err(failed(&error)),
         }
         let status = decided.status.unwrap_or_default();
         Ok(json!({
@@ -201,13 +233,28 @@ async fn request_approval(
         source: Some(peer.address.ip()),
         evidence: &(),
     };
-    let caller = EngineCaller::Credentials(credentials(&endpoint, &peer, &headers));
-    response(HttpAnswer::new(&endpoint.engine.authorize(Door::Approvals, &request, caller).await, None))
+    let credentials = credentials(&endpoint, &peer, &headers);
+    let presented = is_presented(&credentials);
+    let answer = endpoint.engine.authorize(Door::Approvals, &request, EngineCaller::Credentials(credentials)).await;
+    // strangers don't learn which services and operations exist
+    if answer.principal.is_none() {
+        return response(HttpAnswer::unauthenticated(REALM, presented));
+    }
+    response(HttpAnswer::new(&answer, None))
+}
+
+/// Whether a request has a credential, of any kind.
+fn is_presented(credentials: &Credentials<'_>) -> bool {
+    credentials.certificate.is_some() || credentials.headers.contains_key(header::AUTHORIZATION)
 }
 
 fn credentials<'c>(endpoint: &ApprovalsEndpoint, peer: &'c Peer, headers: &'c HeaderMap) -> Credentials<'c> {
     let certificate = endpoint.trust.caller_certificate(peer, is_forwarded(headers));
     Credentials { headers, certificate, client_cert_header_trusted: false }
+}
+
+fn unavailable() -> Response {
+    no_store(StatusCode::SERVICE_UNAVAILABLE, json!({"error": "temporarily_unavailable"}))
 }
 
 /// The approval has been decided, or changed, in the meantime.

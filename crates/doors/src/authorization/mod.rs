@@ -6,13 +6,15 @@
 use crate::answer::refusal_message;
 use crate::body_limit::with_body_limit;
 use axum::body::Bytes;
+use axum::extract::Extension;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use durward_authn::kubernetes_user;
 use durward_core::kubernetes::{ApiCall, Verb};
-use durward_engine::{Door, Engine};
+use durward_engine::audit::ReviewPeer;
+use durward_engine::{Door, Engine, KubernetesReview, Purpose};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec, SubjectAccessReviewStatus,
@@ -42,20 +44,25 @@ pub struct AuthorizationWebhook {
 
 /// The webhook as a router.
 pub fn router(webhook: AuthorizationWebhook) -> Router {
-    let router = Router::new().route(ACCESS_PATH, post(async move |body: Bytes| review(&webhook, &body).await));
+    let review = async move |Extension(peer): Extension<ReviewPeer>, body: Bytes| review(&webhook, &peer, &body).await;
+    let router = Router::new().route(ACCESS_PATH, post(review));
     with_body_limit(router, MAX_REVIEW)
 }
 
-async fn review(webhook: &AuthorizationWebhook, body: &[u8]) -> Response {
+async fn review(webhook: &AuthorizationWebhook, peer: &ReviewPeer, body: &[u8]) -> Response {
     let Ok(mut review) = serde_json::from_slice::<SubjectAccessReview>(body) else {
         return (StatusCode::BAD_REQUEST, "not a SubjectAccessReview of authorization.k8s.io/v1\n").into_response();
     };
-    review.status = Some(status(webhook, &review.spec).await);
+    review.status = Some(status(webhook, peer, &review.spec).await);
     Json(review).into_response()
 }
 
 /// The status of a review: denied, allowed, or no opinion.
-async fn status(this: &AuthorizationWebhook, spec: &SubjectAccessReviewSpec) -> SubjectAccessReviewStatus {
+async fn status(
+    this: &AuthorizationWebhook,
+    peer: &ReviewPeer,
+    spec: &SubjectAccessReviewSpec,
+) -> SubjectAccessReviewStatus {
     let no_opinion = SubjectAccessReviewStatus::default();
     let Some(resource) = &spec.resource_attributes else { return no_opinion };
     let namespace = resource.namespace.as_deref().unwrap_or_default();
@@ -71,10 +78,20 @@ async fn status(this: &AuthorizationWebhook, spec: &SubjectAccessReviewSpec) -> 
         extra: spec.extra.clone(),
     };
     let caller = kubernetes_user(&this.trust_domain, &user).map(Arc::new);
-    let answers = this.engine.authorize_kubernetes(Door::Authorization, namespace, call, caller.as_ref(), &()).await;
-    // a refusal that depends on the object is left to admission, which will see the object
+    let review = KubernetesReview {
+        door: Door::Authorization,
+        // `kubectl auth can-i` sends the same review as a request
+        purpose: Purpose::Question,
+        peer,
+        namespace,
+        call,
+        caller: caller.as_ref(),
+        evidence: &(),
+    };
+    let answers = this.engine.authorize_kubernetes(&review).await;
+    // admission sees the object that a refusal depends on, and requests the approval that a caller lacks
     let admission_decides = this.admission_fails_closed && is_admitted(&call);
-    let refused = answers.iter().find(|answer| !(answer.passes() || answer.awaits_object && admission_decides));
+    let refused = answers.iter().find(|answer| !(answer.passes() || answer.awaits_admission() && admission_decides));
     match (refused, answers.first()) {
         (Some(refused), _) => {
             SubjectAccessReviewStatus { denied: Some(true), reason: Some(refusal_message(refused)), ..no_opinion }

@@ -49,7 +49,13 @@ fn authorization(change: impl FnOnce(&mut Value), allows: bool) -> Authorization
 }
 
 fn webhook(change: impl FnOnce(&mut Value), allows: bool) -> Router {
-    router(authorization(change, allows))
+    served(authorization(change, allows))
+}
+
+/// The router, with the client that authentication finds.
+fn served(webhook: AuthorizationWebhook) -> Router {
+    let peer = ReviewPeer { address: [10, 0, 0, 7].into(), authenticated: Some("token".into()) };
+    router(webhook).layer(Extension(peer))
 }
 
 async fn post(router: &Router, body: String) -> (StatusCode, String) {
@@ -262,7 +268,7 @@ async fn object_dependent_refusals_are_left_to_admission() {
 async fn refusals_are_final_if_admission_may_be_skipped() {
     let mut webhook = authorization(by_object, false);
     webhook.admission_fails_closed = false;
-    let router = router(webhook);
+    let router = served(webhook);
     for (request, who) in
         [("create deployments.apps", "ada"), ("delete deployments.apps", "bob"), ("create pods/exec", "ada")]
     {
@@ -277,7 +283,32 @@ async fn a_refusal_of_one_service_denies_even_if_another_needs_the_object() {
         "operations": [{"name": "z", "kubernetes": [{"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["CREATE"]}]}],
     }});
     catalog.apply([CatalogChange::PolicyApplied(Box::new(serde_json::from_value(other).expect("a policy")))]);
-    let router = router(webhook_of(&catalog, false));
+    let router = served(webhook_of(&catalog, false));
     assert_eq!(opinion(&router, "create deployments.apps", "shop", user("ada")).await, "deny");
     assert_eq!(opinion(&router, "update deployments.apps", "shop", user("ada")).await, "none");
+}
+
+/// A review is a question: it requests no approval and counts nothing for a status.
+#[tokio::test]
+async fn a_review_has_no_effect() {
+    let change = |mode: &'static str| {
+        move |policy: &mut Value| {
+            policy["spec"]["mode"] = mode.into();
+            policy["spec"]["operations"][0]["approval"] = json!({"by": [{"provider": "corporate"}]});
+        }
+    };
+    let webhook = authorization(change("Enforce"), false);
+    let (sender, mut requests) = tokio::sync::mpsc::channel(4);
+    webhook.engine.send_approval_requests_to(sender);
+    // admission requests the approval
+    assert_eq!(opinion(&served(webhook.clone()), "create pods/exec", "shop", ada()).await, "none");
+    assert!(requests.try_recv().is_err());
+    let mut alone = webhook;
+    alone.admission_fails_closed = false;
+    assert_eq!(opinion(&served(alone), "create pods/exec", "shop", ada()).await, "deny");
+    assert!(requests.try_recv().is_err());
+    let audited = authorization(change("Audit"), false);
+    let engine = Arc::clone(&audited.engine);
+    assert_eq!(opinion(&served(audited), "create pods/exec", "shop", user("eve")).await, "none");
+    assert!(engine.policy_counts().1.is_empty());
 }

@@ -5,7 +5,10 @@ use crate::metrics::Metrics;
 use chrono::{DateTime, Utc};
 use durward_api::resources::Approval;
 use serde::Serialize;
+use std::net::IpAddr;
 
+/// Longest name of an object, in characters (RFC 1123, as Kubernetes takes it).
+const MAX_NAME: usize = 253;
 /// Distinguishes these records from decisions.
 pub(super) const EVENT: &str = "approval";
 
@@ -31,6 +34,27 @@ pub struct ApprovalRecord {
     /// End of its validity, RFC 3339.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
+    /// Why a decision is refused or forged. Callers never see it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Address of the client whose decision is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<IpAddr>,
+}
+
+/// A decision that is refused.
+#[derive(Debug, Clone)]
+pub struct RefusedDecision<'a> {
+    /// Namespace and name, as the client states them.
+    pub name: (&'a str, &'a str),
+    /// The approval, if it exists.
+    pub approval: Option<&'a Approval>,
+    /// The client, if authenticated.
+    pub by: Option<String>,
+    /// Why it is refused.
+    pub reason: String,
+    /// Address of the client.
+    pub source: IpAddr,
 }
 
 /// What happened to an approval.
@@ -47,6 +71,10 @@ pub enum ApprovalOutcome {
     Failed,
     /// Its validity ended.
     Expired,
+    /// A client may not decide: nothing changed.
+    Refused,
+    /// The object states a decision without a valid signature: it has no effect.
+    Forged,
 }
 
 impl ApprovalRecord {
@@ -66,6 +94,29 @@ impl ApprovalRecord {
             principal: spec.principal.clone(),
             by: status.by,
             until: status.expires_at,
+            reason: None,
+            source: None,
+        }
+    }
+
+    /// A record of a decision that is refused.
+    pub fn refused(refused: RefusedDecision<'_>) -> Self {
+        let (namespace, name) = refused.name;
+        let spec = refused.approval.map(|approval| &approval.spec);
+        let text = |text: &str| text.chars().take(MAX_NAME).collect::<String>();
+        Self {
+            event: EVENT,
+            time: Utc::now(),
+            outcome: ApprovalOutcome::Refused,
+            namespace: text(namespace),
+            name: text(name),
+            policy: spec.map(|spec| spec.policy.clone()).unwrap_or_default(),
+            operation: spec.map(|spec| spec.operation.clone()).unwrap_or_default(),
+            principal: spec.map(|spec| spec.principal.clone()).unwrap_or_default(),
+            by: refused.by,
+            until: None,
+            reason: Some(refused.reason),
+            source: Some(refused.source),
         }
     }
 }

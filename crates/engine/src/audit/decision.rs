@@ -1,7 +1,7 @@
 //! Records of decisions.
 
 use crate::audit::AuditRecord;
-use crate::door::Door;
+use crate::door::{Door, Purpose};
 use crate::metrics::Metrics;
 use durward_authn::AuthenticationFailure;
 use durward_core::approval::GrantedApproval;
@@ -48,6 +48,9 @@ impl fmt::Display for DecisionId {
 pub struct DecisionEvent<'a> {
     pub id: DecisionId,
     pub door: Door,
+    pub purpose: Purpose,
+    /// The client of a webhook.
+    pub peer: Option<&'a ReviewPeer>,
     pub request: &'a Request<'a>,
     pub principal: Option<&'a Principal>,
     pub failure: Option<&'a AuthenticationFailure>,
@@ -77,6 +80,17 @@ impl AuditRecord for DecisionEvent<'_> {
     }
 }
 
+/// The client of a webhook, which speaks for the caller: the API server, or another process where it is not
+/// authenticated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReviewPeer {
+    /// Its address.
+    pub address: IpAddr,
+    /// How it is authenticated; absent if it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticated: Option<Arc<str>>,
+}
+
 /// A decision in the audit log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -88,6 +102,12 @@ pub struct DecisionRecord<'a> {
     pub id: String,
     /// The door.
     pub door: Cow<'a, str>,
+    /// Whether the answer is for a dry run or an access review, and changes nothing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub question: bool,
+    /// The client of the webhook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Cow<'a, ReviewPeer>>,
     /// `allow` or `deny`, by the policy.
     pub verdict: Cow<'a, str>,
     /// Whether a denial was enforced.
@@ -140,6 +160,11 @@ pub struct DecisionRecord<'a> {
     pub revision: String,
     /// From the request at the door to the decision, in microseconds.
     pub(crate) latency_us: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Formats with jiff: chrono writes each part of a time through the formatter, which costs every decision more.
@@ -313,6 +338,8 @@ impl<'a> From<&DecisionEvent<'a>> for DecisionRecord<'a> {
             time: event.time,
             id: event.id.to_string(),
             door: event.door.as_str().into(),
+            question: event.purpose == Purpose::Question,
+            peer: event.peer.map(Cow::Borrowed),
             verdict: if decision.allowed() { "allow" } else { "deny" }.into(),
             mode: decision.mode,
             reason: decision.reason,

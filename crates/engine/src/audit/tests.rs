@@ -1,5 +1,6 @@
 use super::chain::{Chain, LogSigner, LogTail, MAX_UNSIGNED, hash};
 use super::verify::{ChainClose, FindingKind, LogPosition, LogVerifier, VerificationReport};
+use super::{AuditSink, AuditWriter, OnLoss};
 use durward_authn::keys::KeySet;
 use durward_pki::token::{SigningAlgorithm, TokenKey, jwks};
 use proptest::prelude::*;
@@ -334,5 +335,27 @@ proptest! {
         let key = key();
         let report = verify(&lines, &key, false);
         prop_assert!(report.findings.len() + usize::try_from(report.more_findings).unwrap() <= lines.len());
+    }
+}
+
+/// An effect waits for the write of its record exactly if the log must not lose any.
+#[tokio::test]
+async fn an_effect_waits_until_its_record_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let file = AuditSink::File(path.clone());
+    let log = AuditWriter::open(&file, OnLoss::Deny, signer(&key())).unwrap();
+    for number in 1..=20 {
+        log.record_effect(&serde_json::json!({"number": number})).unwrap().finished().await.unwrap();
+        let written = std::fs::read_to_string(&path).unwrap();
+        assert!(written.lines().any(|line| line.contains(&format!("\"number\":{number},"))), "{written}");
+    }
+    drop(log);
+    // a device that takes nothing
+    let full = AuditSink::File("/dev/full".into());
+    for (on_loss, passes) in [(OnLoss::Deny, false), (OnLoss::Continue, true)] {
+        let log = AuditWriter::open(&full, on_loss, signer(&key())).unwrap();
+        let pending = log.record_effect(&serde_json::json!({"number": 1})).unwrap();
+        assert_eq!(pending.finished().await.is_ok(), passes, "{on_loss:?}");
     }
 }

@@ -12,6 +12,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// Records that may wait for the writer. At 10,000 decisions a second this bridges 0.8 s of a stalled disk;
 /// at about 700 bytes each it is at most 6 MB.
@@ -25,8 +27,17 @@ const RETRY: Duration = Duration::from_millis(200);
 /// Retries of a failed write once the process ends.
 const FINAL_RETRIES: u32 = 3;
 
-/// Instead of a record: look whether the file is still there.
-const REOPEN: Vec<u8> = Vec::new();
+/// How long an answer waits for its record to be written, with [`OnLoss::Deny`].
+const WRITE_DEADLINE: Duration = Duration::from_secs(1);
+
+/// What the writer thread receives.
+#[derive(Debug)]
+enum WriterMessage {
+    /// A line to write, and who waits until it is written.
+    Record(Vec<u8>, Option<oneshot::Sender<()>>),
+    /// Look whether the file is still there.
+    Reopen,
+}
 
 /// Destination of the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +56,7 @@ pub enum OnLoss {
     /// Go on, and count the lost records
     #[default]
     Continue,
-    /// Deny requests whose decision can't be recorded
+    /// Deny requests whose decision can't be recorded; each allow waits until its record is written
     Deny,
 }
 
@@ -73,10 +84,32 @@ pub enum AuditError {
 #[error("the audit log takes no more records")]
 pub struct RecordLost;
 
+/// A record in the queue, whose effect may have to wait for the writer thread.
+#[derive(Debug)]
+#[must_use = "with `--audit-on-loss deny` nothing may pass before `finished`"]
+pub struct PendingRecord(Option<oneshot::Receiver<()>>);
+
+impl PendingRecord {
+    /// Waits until the record is handed to the operating system. Does not wait if the log may lose records.
+    ///
+    /// # Errors
+    /// If it is not written within [`WRITE_DEADLINE`]. It may be written later: then the record of a request that was
+    /// refused says that it was allowed.
+    pub async fn finished(self) -> Result<(), RecordLost> {
+        match self.0 {
+            None => Ok(()),
+            Some(written) => match timeout(WRITE_DEADLINE, written).await {
+                Ok(Ok(())) => Ok(()),
+                _ => Err(RecordLost),
+            },
+        }
+    }
+}
+
 /// Writes the audit log in a thread of its own.
 #[derive(Debug)]
 pub struct AuditWriter {
-    queue: Option<SyncSender<Vec<u8>>>,
+    queue: Option<SyncSender<WriterMessage>>,
     state: Arc<WriterState>,
     on_loss: OnLoss,
     writer: Option<JoinHandle<()>>,
@@ -131,8 +164,24 @@ impl AuditWriter {
     /// # Errors
     /// If the record is lost, or if it might be and the log must not lose any.
     pub fn record(&self, record: &impl Serialize) -> Result<(), RecordLost> {
+        self.queue(record, None)
+    }
+
+    /// Like [`AuditWriter::record`], for what has an effect: that waits for [`PendingRecord::finished`].
+    ///
+    /// # Errors
+    /// Like [`AuditWriter::record`].
+    pub fn record_effect(&self, record: &impl Serialize) -> Result<PendingRecord, RecordLost> {
+        if self.on_loss == OnLoss::Continue || self.queue.is_none() {
+            return self.queue(record, None).map(|()| PendingRecord(None));
+        }
+        let (written, pending) = oneshot::channel();
+        self.queue(record, Some(written)).map(|()| PendingRecord(Some(pending)))
+    }
+
+    fn queue(&self, record: &impl Serialize, written: Option<oneshot::Sender<()>>) -> Result<(), RecordLost> {
         let Some(queue) = &self.queue else { return Ok(()) };
-        let queued = self.enqueue(queue, record);
+        let queued = self.enqueue(queue, record, written);
         if queued.is_err() {
             self.state.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -144,18 +193,23 @@ impl AuditWriter {
     pub fn reopen(&self) {
         if let Some(queue) = &self.queue {
             // a thread with a full queue looks soon
-            let _ = queue.try_send(REOPEN);
+            let _ = queue.try_send(WriterMessage::Reopen);
         }
     }
 
-    fn enqueue(&self, queue: &SyncSender<Vec<u8>>, record: &impl Serialize) -> Result<(), RecordLost> {
+    fn enqueue(
+        &self,
+        queue: &SyncSender<WriterMessage>,
+        record: &impl Serialize,
+        written: Option<oneshot::Sender<()>>,
+    ) -> Result<(), RecordLost> {
         if self.on_loss == OnLoss::Deny && self.state.failing.load(Ordering::Relaxed) {
             return Err(RecordLost);
         }
         let mut line = Vec::with_capacity(768);
         serde_json::to_writer(&mut line, record).map_err(|_| RecordLost)?;
         line.push(b'\n');
-        queue.try_send(line).map_err(|_| RecordLost)
+        queue.try_send(WriterMessage::Record(line, written)).map_err(|_| RecordLost)
     }
 
     /// Whether requests pass although their record is lost.
@@ -182,12 +236,13 @@ impl Drop for AuditWriter {
     }
 }
 
-fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: LogOutput, state: &WriterState) {
+fn write(records: &Receiver<WriterMessage>, mut chain: Chain, mut output: LogOutput, state: &WriterState) {
     let lost = || state.lost.load(Ordering::Relaxed);
     let mut batch = Vec::with_capacity(BATCH);
+    let mut waiting = Vec::new();
     loop {
         batch.clear();
-        let next = match chain.checkpoint_due_in() {
+        let message = match chain.checkpoint_due_in() {
             Some(due) => records.recv_timeout(due),
             None => records.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
@@ -199,19 +254,23 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: LogOutput, s
             batch.clear();
             reopen(&mut output, state);
         }
-        match next {
-            Ok(ref line) if *line == REOPEN => continue,
-            Ok(ref line) => {
-                chain.record(line, lost(), &mut batch);
-                // collect more records, so that a busy log needs one wake-up and one system call for many of them
-                if !state.closing.load(Ordering::Relaxed) {
+        let ended = matches!(message, Err(RecvTimeoutError::Disconnected));
+        match message {
+            Ok(WriterMessage::Reopen) => continue,
+            Ok(WriterMessage::Record(line, written)) => {
+                chain.record(&line, lost(), &mut batch);
+                // collect more records, so that a busy log needs one wake-up and one system call for many of them; an
+                // answer that waits makes the others wait for its write anyway
+                if written.is_none() && !state.closing.load(Ordering::Relaxed) {
                     std::thread::sleep(GATHER);
                 }
+                waiting.extend(written);
                 while batch.len() < BATCH
-                    && let Ok(line) = records.try_recv()
+                    && let Ok(message) = records.try_recv()
                 {
-                    if line != REOPEN {
+                    if let WriterMessage::Record(line, written) = message {
                         chain.record(&line, lost(), &mut batch);
+                        waiting.extend(written);
                     }
                 }
             }
@@ -219,7 +278,13 @@ fn write(records: &Receiver<Vec<u8>>, mut chain: Chain, mut output: LogOutput, s
             Err(RecvTimeoutError::Disconnected) => chain.end(lost(), &mut batch),
         }
         let delivered = deliver(&batch, &mut output, state);
-        if next.is_err_and(|error| error == RecvTimeoutError::Disconnected) {
+        if delivered {
+            for written in waiting.drain(..) {
+                // a receiver that gave up has refused its request
+                let _ = written.send(());
+            }
+        }
+        if ended {
             break;
         }
         if !delivered {
