@@ -93,12 +93,9 @@ pub fn unowned(policy: &Policy, allowance: &Allowance, domains: &ClusterDomains)
     errors
 }
 
-/// Whether a host is a Service name of the namespace: `<service>.<ns>`, `<service>.<ns>.svc` or
-/// `<service>.<ns>.svc.<cluster-domain>`.
+/// Whether a host is a Service name of the namespace: `<service>.<ns>.svc` or `<service>.<ns>.svc.<cluster-domain>`.
+/// `<service>.<ns>` is none: a namespace called `com` would own `google.com`.
 pub(crate) fn is_own_name(host: &str, namespace: &str, cluster_domain: &str) -> bool {
-    let Some((_, rest)) = host.split_once('.') else { return false };
-    rest == namespace
-        || rest.strip_prefix(namespace).and_then(|rest| rest.strip_prefix(".svc")).is_some_and(|domain| {
-            domain.is_empty() || domain.strip_prefix('.').is_some_and(|domain| domain == cluster_domain)
-        })
+    let rest = host.split_once('.').and_then(|(_, rest)| rest.strip_prefix(namespace)?.strip_prefix(".svc"));
+    rest.is_some_and(|domain| domain.is_empty() || domain.strip_prefix('.') == Some(cluster_domain))
 }

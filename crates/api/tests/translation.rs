@@ -77,7 +77,7 @@ fn typed<R: serde::de::DeserializeOwned>(mut object: Value) -> R {
 
 #[test]
 fn an_access_policy() {
-    let spec = json!({"service": {"hosts": ["orders.shop"]}});
+    let spec = json!({"service": {"hosts": ["orders.shop.svc"]}});
     let applied = || CatalogChange::PolicyApplied(Box::new(typed::<AccessPolicy>(policy(&spec, &Value::Null))));
     assert_eq!(changes::<AccessPolicy>(&policy(&spec, &Value::Null)), [applied()]);
     let from_resource = ObjectVersion::from_resource(typed::<AccessPolicy>(policy(&spec, &Value::Null))).unwrap();
@@ -267,7 +267,7 @@ fn every_source_rejects_conditions_that_read_api_keys() {
     let spec = json!({"apiKey": {"selector": {}, "header": "X-Tenant"}});
     let reading: AccessPolicy = typed(policy(
         &json!({
-            "service": {"hosts": ["orders.shop"]},
+            "service": {"hosts": ["orders.shop.svc"]},
             "headers": ["x-tenant"],
             "operations": [{"name": "list", "http": [{"methods": ["GET"], "paths": ["/"]}]}],
             "grants": [{
@@ -301,7 +301,7 @@ fn texts_that_enter_the_revision_do_not_change() {
 
 #[test]
 fn a_compacted_change_has_the_same_effect() {
-    let spec = json!({"service": {"hosts": ["orders.shop"]}});
+    let spec = json!({"service": {"hosts": ["orders.shop.svc"]}});
     let domains = ClusterDomains { trust_domain: "td.example".into(), cluster_domain: "cluster.local".into() };
     let mut plain = Catalog::new(domains.clone());
     let mut compacted = Catalog::new(domains);

@@ -65,22 +65,16 @@ impl ServerVerifier {
         }
     }
 
-    /// The namespace of the name of a Service: `orders`, `orders.shop`, `orders.shop.svc` and with the domain of the
-    /// cluster; `pod.orders.shop.svc` too.
+    /// The namespace of the name of a Service: `orders`, `orders.shop.svc` and with the domain of the cluster;
+    /// `pod.orders.shop.svc` too. `orders.shop` has none: it could be a name of the internet, such as `google.com`.
     fn namespace_of<'n>(&'n self, host: &'n str) -> Option<&'n str> {
         let host = host.strip_suffix('.').unwrap_or(host);
         if !host.contains('.') {
             return Some(&self.namespace);
         }
         let local = host.strip_suffix(&self.cluster_domain).and_then(|rest| rest.strip_suffix('.'));
-        if let Some(service) = local.unwrap_or(host).strip_suffix(".svc") {
-            return service.rsplit_once('.').map(|(_, namespace)| namespace);
-        }
-        let mut labels = host.split('.');
-        match (labels.next(), labels.next(), labels.next()) {
-            (Some(_), Some(namespace), None) => Some(namespace),
-            _ => None,
-        }
+        let service = local.unwrap_or(host).strip_suffix(".svc")?;
+        service.rsplit_once('.').map(|(_, namespace)| namespace)
     }
 }
 
@@ -118,7 +112,8 @@ mod tests {
         let peers = ServerVerifier::new(&own, "cluster.local", Vec::new());
         for (host, namespace) in [
             ("orders", Some("shop")),
-            ("orders.billing", Some("billing")),
+            ("orders.billing", None),
+            ("google.com", None),
             ("orders.billing.svc", Some("billing")),
             ("orders.billing.svc.", Some("billing")),
             ("orders.billing.svc.cluster.local", Some("billing")),

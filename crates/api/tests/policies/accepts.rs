@@ -18,8 +18,8 @@ fn an_empty_policy_is_a_service_that_denies_everything() {
     assert_eq!(&*policy.audience, "orders.shop");
     assert_eq!(policy.mode, EnforcementMode::Enforce);
     assert!(policy.operations.is_empty() && policy.hosts.is_empty() && policy.authentication_methods.is_empty());
-    let world = World::of([resource("service: {hosts: [orders.shop]}")]);
-    assert_eq!(world.answers("orders.shop/"), "OperationUndeclared");
+    let world = World::of([resource("service: {hosts: [orders.shop.svc]}")]);
+    assert_eq!(world.answers("orders.shop.svc/"), "OperationUndeclared");
 }
 
 #[test]

@@ -25,7 +25,7 @@ impl Resource {
 /// Policies that conflict in hosts, audiences, operations and requests, in two namespaces; some are invalid or
 /// claim what they don't own.
 fn any_policy(name: &'static str) -> impl Strategy<Value = Resource> {
-    let hosts = subsequence(vec!["x.example.com", "y.example.com", "z.shop", "z.mall"], 0..3);
+    let hosts = subsequence(vec!["x.example.com", "y.example.com", "z.shop.svc", "z.mall.svc"], 0..3);
     let operations = subsequence(vec!["a", "b", "c"], 0..3);
     (hosts, select(vec!["", "audience: p, ", "audience: q, ", "audience: a.shop, "]), operations, 0..4i64, 0..9)
         .prop_map(move |(hosts, audience, operations, age, luck)| {
@@ -59,10 +59,10 @@ const QUESTIONS: [&str; 8] = [
     "x.example.com/b",
     "y.example.com/a",
     "y.example.com/c",
-    "z.shop/a",
-    "z.shop/b",
-    "z.mall/a",
-    "z.mall/c",
+    "z.shop.svc/a",
+    "z.shop.svc/b",
+    "z.mall.svc/a",
+    "z.mall.svc/c",
 ];
 
 fn observed(world: &World) -> (String, Vec<String>, Vec<String>) {
@@ -109,7 +109,7 @@ proptest! {
                 prop_assert!(owned || key.audience.ends_with(&format!(".{}", key.namespace)), "{key:?} {audiences}");
                 for host in service.hosts() {
                     prop_assert!(std::sync::Arc::ptr_eq(service, world.snapshot().by_host(host).unwrap()), "{host}");
-                    let own = host.as_str().ends_with(&format!(".{}", key.namespace));
+                    let own = host.as_str().ends_with(&format!(".{}.svc", key.namespace));
                     let granted = hosts == "*.example.com" && host.as_str().ends_with(".example.com") || hosts == host.as_str();
                     prop_assert!(own || granted, "{host} of {key:?} with {hosts}");
                 }

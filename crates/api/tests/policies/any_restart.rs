@@ -24,7 +24,7 @@ enum Step {
 }
 
 fn any_put(name: &'static str, age: i64) -> impl Strategy<Value = Step> {
-    let hosts = subsequence(vec!["x.example.com", "y.example.com", "z.shop", "z.mall"], 0..3);
+    let hosts = subsequence(vec!["x.example.com", "y.example.com", "z.shop.svc", "z.mall.svc"], 0..3);
     let audience = select(vec!["", "audience: p, ", "audience: q, "]);
     (hosts, audience, subsequence(vec!["a", "b", "c"], 0..3), 0..6).prop_map(
         move |(hosts, audience, operations, luck)| {

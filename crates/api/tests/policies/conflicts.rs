@@ -77,16 +77,19 @@ fn the_older_policy_keeps_an_audience() {
 #[test]
 fn one_host_in_one_namespace_belongs_to_one_audience() {
     let world = permissive_world([
-        claiming("shop/older", 1, "a", "p", "x.shop"),
-        claiming("shop/younger", 2, "b", "q", "x.shop"),
+        claiming("shop/older", 1, "a", "p", "x.shop.svc"),
+        claiming("shop/younger", 2, "b", "q", "x.shop.svc"),
     ]);
     assert_eq!(world.statuses(), ["shop/older: in force", "shop/younger: HostConflict, nothing in force"]);
     let world = permissive_world([
-        claiming("shop/older", 1, "a", "p", "x.shop"),
-        claiming("shop/younger", 2, "b", "p", "x.shop"),
+        claiming("shop/older", 1, "a", "p", "x.shop.svc"),
+        claiming("shop/younger", 2, "b", "p", "x.shop.svc"),
     ]);
     assert_eq!(world.statuses(), ["shop/older: in force", "shop/younger: in force"]);
-    assert_eq!((world.answers("x.shop/a"), world.answers("x.shop/b")), ("shop/older".into(), "shop/younger".into()));
+    assert_eq!(
+        (world.answers("x.shop.svc/a"), world.answers("x.shop.svc/b")),
+        ("shop/older".into(), "shop/younger".into())
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn not_owned(host: &str, field: &str) -> String {
 
 #[test]
 fn a_namespace_owns_the_names_of_its_services() {
-    for host in ["orders.shop", "orders.shop.svc", "orders.shop.svc.cluster.local", "ORDERS.Shop.SVC."] {
+    for host in ["orders.shop.svc", "orders.shop.svc.cluster.local", "ORDERS.Shop.SVC."] {
         let world = World::of([serving("shop/a", 0, "a", host)]);
         assert_eq!(world.statuses(), ["shop/a: in force"], "{host}");
     }
@@ -21,6 +21,7 @@ fn a_namespace_owns_the_names_of_its_services() {
 fn a_namespace_owns_no_other_name() {
     for host in [
         "orders.example.com",
+        "orders.shop",
         "orders.other.svc",
         "orders.shop.svc.other.local",
         "orders.shop.svc.cluster.local.evil.com",
@@ -97,9 +98,9 @@ fn an_annotation_of_another_namespace_allows_nothing() {
 
 #[test]
 fn a_policy_follows_the_annotation_of_its_namespace() {
-    let mut world = World::of([serving("shop/a", 0, "a", "a.shop, a.example.com")]);
+    let mut world = World::of([serving("shop/a", 0, "a", "a.shop.svc, a.example.com")]);
     assert_eq!(world.errors("shop/a"), [not_owned("a.example.com", "spec.service.hosts[1]")]);
-    assert_eq!(world.answers("a.shop/a"), "NoPolicy");
+    assert_eq!(world.answers("a.shop.svc/a"), "NoPolicy");
     assert_eq!(world.annotate("shop", "a.example.com", ""), ["shop/a: in force"]);
     assert_eq!(world.answers("a.example.com/a"), "shop/a");
     for withdraw in [
@@ -108,7 +109,7 @@ fn a_policy_follows_the_annotation_of_its_namespace() {
     ] {
         assert_eq!(world.apply([withdraw]), ["shop/a: NotOwned, nothing in force"]);
         assert_eq!(
-            (world.answers("a.example.com/a"), world.answers("a.shop/a")),
+            (world.answers("a.example.com/a"), world.answers("a.shop.svc/a")),
             ("NoPolicy".into(), "NoPolicy".into())
         );
         assert_eq!(world.annotate("shop", "a.example.com", ""), ["shop/a: in force"]);

@@ -20,7 +20,7 @@ fn recorded(world: &World, name: &str) -> CatalogChange {
 /// A policy that allows every caller at `/<path>` of `shop.shop`, except for the denied ones.
 fn sharing(name: &str, age: i64, path: &str, denials: &str) -> AccessPolicy {
     let operation = format!("{{name: {path}, http: [{{methods: [GET], paths: [/{path}]}}], public: true}}");
-    let spec = format!("service: {{audience: p, hosts: [p.shop]}}\noperations: [{operation}]\ndenials: {denials}");
+    let spec = format!("service: {{audience: p, hosts: [p.shop.svc]}}\noperations: [{operation}]\ndenials: {denials}");
     named(name, age, &spec)
 }
 
@@ -37,7 +37,10 @@ fn shared() -> World {
 fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
     let before = shared();
     let good = before.0.last_good(&key("shop/a")).unwrap();
-    assert_eq!(serde_json::to_value(&good).unwrap(), json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]}));
+    assert_eq!(
+        serde_json::to_value(&good).unwrap(),
+        json!({"generation": 4, "audience": "p", "hosts": ["p.shop.svc"]})
+    );
     let start = |change: CatalogChange| {
         let mut world = World::new();
         world.apply([
@@ -53,14 +56,17 @@ fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
         let mut world = start(change());
         assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
         // without the denial, the other policy would allow every caller
-        assert_eq!(world.reason("p.shop/two"), "NoPolicy");
+        assert_eq!(world.reason("p.shop.svc/two"), "NoPolicy");
         assert_ne!(world.revision(), before.revision());
         assert_eq!(world.0.last_good(&key("shop/a")), Some(good.clone()), "the record stays");
         assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/b: in force"]);
-        assert_eq!((world.answers("p.shop/two"), world.answers("p.shop/three")), ("shop/b".into(), "shop/a".into()));
+        assert_eq!(
+            (world.answers("p.shop.svc/two"), world.answers("p.shop.svc/three")),
+            ("shop/b".into(), "shop/a".into())
+        );
         let mut world = start(change());
         assert_eq!(world.take("shop/a"), ["shop/b: in force"]);
-        assert_eq!(world.answers("p.shop/two"), "shop/b");
+        assert_eq!(world.answers("p.shop.svc/two"), "shop/b");
         assert!(world.0.last_good(&key("shop/a")).is_none());
     }
     // the status arrives after the policy
@@ -71,9 +77,9 @@ fn the_service_is_closed_until_the_policy_is_fixed_or_deleted() {
         at(1, sharing("shop/b", 1, "two", "[]")),
         recorded(&before, "shop/b"),
     ]);
-    assert_eq!(world.answers("p.shop/two"), "shop/b");
+    assert_eq!(world.answers("p.shop.svc/two"), "shop/b");
     assert_eq!(world.apply([recorded(&before, "shop/a")]), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
-    assert_eq!(world.reason("p.shop/two"), "NoPolicy");
+    assert_eq!(world.reason("p.shop.svc/two"), "NoPolicy");
 }
 
 #[test]
@@ -82,7 +88,7 @@ fn a_replica_that_knows_the_last_good_version_keeps_it() {
     let good = recorded(&world, "shop/a");
     let revision = world.revision();
     world.apply([at(5, invalid("shop/a", 0)), good]);
-    assert_eq!((world.answers("p.shop/two"), world.revision()), ("shop/b".into(), revision));
+    assert_eq!((world.answers("p.shop.svc/two"), world.revision()), ("shop/b".into(), revision));
     assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(4));
 }
 
@@ -97,7 +103,7 @@ fn a_version_that_is_accepted_again_replaces_the_placeholder() {
             recorded(&shared(), "shop/a"),
         ]);
         assert_eq!(world.statuses(), ["shop/a: in force"]);
-        assert_eq!(world.answers("p.shop/one"), "shop/a");
+        assert_eq!(world.answers("p.shop.svc/one"), "shop/a");
         assert_eq!(world.0.last_good(&key("shop/a")).unwrap().generation, Some(generation));
     }
     // a newer release refuses a version that an older one accepted
@@ -119,10 +125,10 @@ fn a_newer_version_that_is_rejected_closes_the_service_too() {
         recorded(&before, "shop/b"),
     ]);
     assert_eq!(world.statuses(), ["shop/a: NotOwned, closed", "shop/b: in a closed service"]);
-    assert_eq!(world.reason("p.shop/two"), "NoPolicy");
+    assert_eq!(world.reason("p.shop.svc/two"), "NoPolicy");
     // the newest version moved to another service, and does not affect the one that it left
     assert_eq!(world.annotate("shop", "bank.example.com", "p"), ["shop/a: in force", "shop/b: in force"]);
-    assert_eq!(world.answers("p.shop/two"), "shop/b");
+    assert_eq!(world.answers("p.shop.svc/two"), "shop/b");
 }
 
 #[test]
@@ -130,15 +136,15 @@ fn a_policy_that_was_never_valid_affects_no_other_policy() {
     let mut world = World::new();
     world.apply([
         annotated("shop", "", "p"),
-        at(1, named("shop/a", 0, "service: {audience: p, hosts: [p.shop]}\noperations: [{name: nothing}]")),
+        at(1, named("shop/a", 0, "service: {audience: p, hosts: [p.shop.svc]}\noperations: [{name: nothing}]")),
         at(1, sharing("shop/b", 1, "two", "[]")),
     ]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, nothing in force", "shop/b: in force"]);
-    assert_eq!(world.answers("p.shop/two"), "shop/b");
+    assert_eq!(world.answers("p.shop.svc/two"), "shop/b");
     assert!(world.0.last_good(&key("shop/a")).is_none());
     // without the other policy, the service denies every request
     world.take("shop/b");
-    assert_eq!(world.answers("p.shop/two"), "NoPolicy");
+    assert_eq!(world.answers("p.shop.svc/two"), "NoPolicy");
 }
 
 #[test]
@@ -199,10 +205,10 @@ fn no_policy_joins_a_closed_service() {
     assert_eq!(world.apply([at(6, sharing("shop/a", 0, "three", "[]"))]), ["shop/a: in force", "shop/c: in force"]);
     // the previous service is closed as well, since the policies that stay in it would lose the denials
     let mut elsewhere = World::new();
-    elsewhere.apply([at(1, serving("shop/c", 2, "one", "c.shop"))]);
+    elsewhere.apply([at(1, serving("shop/c", 2, "one", "c.shop.svc"))]);
     let world = start(vec![joins(), recorded(&elsewhere, "shop/c")]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/c: ServiceClosed, closed"]);
-    assert_eq!(world.reason("c.shop/one"), "NoPolicy");
+    assert_eq!(world.reason("c.shop.svc/one"), "NoPolicy");
     // the version in force there stays in force
     let world = start(vec![at(1, sharing("shop/b", 1, "two", "[]")), recorded(&before, "shop/b")]);
     assert_eq!(world.statuses(), ["shop/a: Invalid, closed", "shop/b: in a closed service"]);
@@ -313,7 +319,7 @@ fn workloads_denied_by_name_get_no_credentials() {
 #[test]
 fn the_record_is_read_from_the_status() {
     let recorded_in = |object: &Value| LastGood::of_object(object["metadata"]["generation"].as_i64(), object);
-    let good = json!({"generation": 4, "audience": "p", "hosts": ["p.shop"]});
+    let good = json!({"generation": 4, "audience": "p", "hosts": ["p.shop.svc"]});
     let status = json!({"service": "other", "lastGood": good});
     let object = json!({"metadata": {"generation": 7}, "spec": 5, "status": status});
     assert_eq!(serde_json::to_value(recorded_in(&object)).unwrap(), good);
@@ -322,7 +328,7 @@ fn the_record_is_read_from_the_status() {
     // older releases recorded the service only
     let rule = json!({"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["CONNECT"]});
     let spec = json!({
-        "service": {"hosts": ["p.shop", 7]},
+        "service": {"hosts": ["p.shop.svc", 7]},
         "operations": [{"name": "odd", "kubernetes": [rule, {"resources": 3}]}, "nonsense", {"kubernetes": {}}],
     });
     let accepted = |status: &str| json!([{"type": "Accepted", "status": status}]);
@@ -331,7 +337,7 @@ fn the_record_is_read_from_the_status() {
         serde_json::to_value(recorded_in(&json!({"metadata": {"generation": 7}, "spec": spec, "status": status})))
             .unwrap()
     };
-    let unknown = json!({"audience": "p", "hosts": ["p.shop"], "kubernetes": [rule]});
+    let unknown = json!({"audience": "p", "hosts": ["p.shop.svc"], "kubernetes": [rule]});
     assert_eq!(older(accepted("False"), 7), unknown);
     assert_eq!(older(accepted("True"), 6), unknown);
     let mut known = unknown;

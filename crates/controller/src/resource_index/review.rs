@@ -58,7 +58,7 @@ impl ResourceIndex {
         let hosts = policy.spec.service.hosts.iter().enumerate();
         let missing = hosts.filter_map(|(i, host)| {
             let (service, rest) = host.split_once('.')?;
-            let in_own_namespace = rest == namespace || rest.strip_prefix(namespace)?.starts_with(".svc");
+            let in_own_namespace = rest.strip_prefix(namespace)?.starts_with(".svc");
             let exists = self.services.contains(&(namespace.to_owned(), service.to_owned()));
             let message = format!("there is no Service `{service}` in namespace `{namespace}` yet");
             (in_own_namespace && !exists).then(|| FieldError { field: format!("spec.service.hosts[{i}]"), message })
