@@ -1,21 +1,28 @@
 //! Time of a decision and of a change, by the number of policies.
 //!
 //! Targets: a decision by scopes under 1 µs, with one condition under 5 µs, neither growing with the number of
-//! policies.
+//! policies. No decision takes more than 5 ms, whatever its policy and its caller contain.
 
-#![allow(missing_docs, clippy::expect_used, reason = "a failed expectation ends the benchmark")]
+#![allow(
+    missing_docs,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failed expectation ends the benchmark"
+)]
 
 use chrono::{DateTime, Utc};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use durward_api::catalog::{Catalog, CatalogChange};
 use durward_api::compile::ClusterDomains;
 use durward_api::resources::AccessPolicy;
+use durward_core::condition::Condition;
 use durward_core::principal::{Identity, Principal, PrincipalId};
 use durward_core::request::{Call, Request, ServiceTarget};
 use durward_core::risk::Assurance;
 use durward_core::snapshot::Snapshot;
 use serde_json::{Value, json};
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 const SIZES: [usize; 3] = [10, 1_000, 10_000];
 
@@ -144,5 +151,74 @@ fn changes(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decisions, changes);
+/// Conditions whose work grows with a power of what the caller carries, or with values that they make themselves.
+const HOSTILE: [(&str, &str); 10] = [
+    ("nested-loops", "principal.groups.all(x, principal.groups.all(y, x != 'x' && y != 'y'))"),
+    ("patterns", "principal.groups.all(x, principal.groups.all(y, !y.matches('(a{20}){20}b{20}')))"),
+    ("unicode-patterns", r"principal.groups.all(x, !x.matches('(\\w|\\W){2}b\\w{3}$'))"),
+    ("new-lists", "principal.groups.map(x, principal.groups.filter(y, y != x)).size() > 0"),
+    ("copies", "principal.groups.all(x, [principal.groups, principal.groups, principal.groups].size() == 3)"),
+    ("searches", "principal.groups.all(x, !principal.groups.join('a').contains('aaaaaaaaaaaaaaaaab'))"),
+    ("splits", "principal.groups.all(x, principal.groups.join('').split('').size() > 0)"),
+    ("replacements", "principal.groups.all(x, principal.groups.join('').replace('a', 'bbbb').size() > 0)"),
+    ("comparisons", "principal.groups.all(x, !(principal.groups == principal.groups) || true)"),
+    (
+        "parsers",
+        "principal.groups.all(x, principal.groups.all(y, isURL(['https://a.example/', x].join()) || isQuantity(y)))",
+    ),
+];
+
+/// A caller with as many groups as doors accept.
+fn member_of_many() -> Principal {
+    let mut identity = Identity::new(PrincipalId::user("corporate", "alice").expect("an id"), Assurance::Bearer);
+    identity.groups = (0..200).map(|number| format!("group-{number}-{}", "a".repeat(30))).collect();
+    Principal::assumed(identity)
+}
+
+/// As many grants or denials as one policy may have, each as expensive as it can be.
+fn hostile(criterion: &mut Criterion) {
+    const LIMIT: Duration = Duration::from_millis(5);
+    let mut group = criterion.benchmark_group("hostile");
+    group.sample_size(20);
+    let caller = member_of_many();
+    for (kind, when) in HOSTILE {
+        Condition::compile(when).expect(when);
+        let rules = |key: &str| -> Vec<Value> {
+            let to = json!([{"authenticated": true}]);
+            let rule = |number: usize| match key {
+                "grants" => json!({"name": format!("g-{number}"), "to": to, "scopes": ["orders.read"], "when": when}),
+                _ => json!({"name": format!("d-{number}"), "to": to, "when": format!("!({when})")}),
+            };
+            (0..if key == "grants" { 990 } else { 256 }).map(rule).collect()
+        };
+        for (key, policy) in [
+            ("grants", policy(0, json!([]), Value::Array(rules("grants")))),
+            ("denials", policy(0, Value::Array(rules("denials")), json!([support()]))),
+        ] {
+            let catalog = catalog([policy].into_iter());
+            let request = Request {
+                target: ServiceTarget::Host("orders-0.shop.svc"),
+                call: Call::Http { method: "GET", path: "/orders/4711?expand=lines" },
+                source: None,
+                evidence: &(),
+            };
+            let decide = || catalog.snapshot().decide(Some(black_box(&caller)), black_box(&request), noon());
+            let mut times: Vec<Duration> = (0..21)
+                .map(|_| {
+                    let start = Instant::now();
+                    black_box(decide());
+                    start.elapsed()
+                })
+                .collect();
+            times.sort_unstable();
+            let median = times[times.len() / 2];
+            println!("hostile/{kind}/{key}: {median:?} of {LIMIT:?}, by rule {:?}", decide().exhausted);
+            assert!(cfg!(debug_assertions) || median < LIMIT, "{kind}/{key}: a decision takes {median:?}");
+            group.bench_function(BenchmarkId::new(kind, key), |bench| bench.iter(decide));
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decisions, hostile, changes);
 criterion_main!(benches);
