@@ -27,14 +27,14 @@ enum ExchangeEnd {
 
 /// Time of the last frame in either direction.
 #[derive(Debug)]
-struct Activity {
+struct ExchangeActivity {
     begun: Instant,
     /// Milliseconds from the beginning to the last frame.
     last: AtomicU64,
     idle: Duration,
 }
 
-impl Activity {
+impl ExchangeActivity {
     fn touch(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.fetch_max(now, Ordering::Relaxed);
@@ -61,7 +61,7 @@ pub(super) struct ExchangeHold {
 
 /// One exchange.
 pub(super) struct Exchange {
-    activity: Arc<Activity>,
+    activity: Arc<ExchangeActivity>,
     response: Duration,
     cut: Option<CancellationToken>,
     hold: ExchangeHold,
@@ -70,7 +70,7 @@ pub(super) struct Exchange {
 impl Exchange {
     /// An exchange that begins now and holds `permit`.
     pub(super) fn new(limits: GateLimits, permit: OwnedSemaphorePermit) -> Self {
-        let activity = Activity { begun: Instant::now(), last: AtomicU64::new(0), idle: limits.idle };
+        let activity = ExchangeActivity { begun: Instant::now(), last: AtomicU64::new(0), idle: limits.idle };
         let hold = ExchangeHold { _permit: permit, _check: None };
         Self { activity: Arc::new(activity), response: limits.response, cut: None, hold }
     }
@@ -127,7 +127,7 @@ impl Exchange {
 
 fn wrap(
     inner: Body,
-    activity: Arc<Activity>,
+    activity: Arc<ExchangeActivity>,
     cut: Option<CancellationToken>,
     sending: Option<oneshot::Sender<()>>,
     hold: Option<ExchangeHold>,
@@ -143,7 +143,7 @@ fn wrap(
 /// A body of an exchange.
 struct ExchangeBody {
     inner: Body,
-    activity: Arc<Activity>,
+    activity: Arc<ExchangeActivity>,
     timer: Option<Pin<Box<Sleep>>>,
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Dropped at the end of the body.
