@@ -59,13 +59,12 @@ fn bad(key: &IssuerKey, ec: &IssuerKey, other_key: &IssuerKey, api_key: &str) ->
         bearer(key.token(&json!({"sub": ""})), "the token's subject is no principal"),
         bearer(key.token(&json!({"sub": 7})), "the token's `sub` is of the wrong type"),
         bearer(key.token(&json!({"cnf": {"x5t#S256": "AAAA"}})), "the token is bound to a certificate"),
-        bearer(key.token(&json!({"team": "x".repeat(9000)})), "the token's mapped claims are too large"),
         bearer(flipped, "the token's signature is wrong"),
         bearer(format!("{message}."), "the token's signature is wrong"),
         bearer(other_key.token_with_header(&json!({"kid": key.kid})), "the token's signature is wrong"),
         bearer(other_key.sign(&jwk, &good()), "the token's signature is wrong"),
         bearer(other_key.token(&json!({})), "the issuer has no key of the token's name"),
-        bearer(key.token_with_header(&json!({"kid": null})), "the token does not name its key"),
+        bearer(other_key.token_with_header(&json!({"kid": null})), "the token's signature is wrong"),
         bearer(key.token_with_header(&json!({"kid": 7})), "the token is no JWT: its key name is no text"),
         bearer(
             format!("{}.{}.", encode(&json!({"alg": "none", "kid": key.kid})), encode(&good())),
@@ -181,6 +180,8 @@ fn assert_valid_credentials_pass(up: &UpProcess, key: &IssuerKey, ec: &IssuerKey
         ("Authorization", format!("Bearer {}", key.token(&json!({})))),
         ("Authorization", format!("bearer {}", ec.token(&json!({})))),
         ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"typ": "at+jwt"})))),
+        ("Authorization", format!("Bearer {}", key.token_with_header(&json!({"kid": null})))),
+        ("Authorization", format!("Bearer {}", key.token(&json!({"team": "x".repeat(9000)})))),
         // within the leeway for clocks
         ("Authorization", format!("Bearer {}", key.token(&json!({"exp": now() - 5, "jti": "late"})))),
         ("Authorization", format!("Bearer {}", key.token(&json!({"iat": now() + 5, "nbf": now() + 5})))),
@@ -399,6 +400,9 @@ fn mapped_token_claims_prove_a_second_factor() {
         (&mapped, json!({"amr": ["pwd", "otp"], "auth_time": now()}), "MultiFactor", "InsufficientScope"),
         (&mapped, json!({"acr": "mfa", "auth_time": now()}), "MultiFactor", "InsufficientScope"),
         (&mapped, json!({"amr": ["mfa"], "acr": "phr", "auth_time": now()}), "PhishingResistant", "InsufficientScope"),
+        (&mapped, json!({"acr": "not mfa", "auth_time": now()}), "Bearer", "AssuranceTooLow"),
+        (&mapped, json!({"acr": ["mfa"], "auth_time": now()}), "Bearer", "AssuranceTooLow"),
+        (&mapped, json!({"amr": "mfa", "auth_time": now()}), "Bearer", "AssuranceTooLow"),
         (&mapped, json!({"acr": "mfa", "auth_time": now() - 301}), "MultiFactor", "AssuranceTooLow"),
         (&mapped, json!({"acr": "mfa", "auth_time": now() + 3600}), "MultiFactor", "AssuranceTooLow"),
         (&mapped, json!({"acr": "mfa"}), "MultiFactor", "AssuranceTooLow"),
@@ -416,5 +420,85 @@ fn mapped_token_claims_prove_a_second_factor() {
             (&json!(assurance), &json!(reason)),
             "{claims}"
         );
+    }
+}
+
+/// A token that does not show its groups or attributes: grants by them give nothing, denials by them apply, and all other
+/// rules decide as usual.
+#[test]
+fn unknown_groups_and_attributes_are_not_none() {
+    let key = IssuerKey::rsa("k1");
+    let text = manifests(&[&key]);
+    let denials = "  denials:
+    - {name: suspended, to: [{provider: corporate, group: Suspended}]}
+    - {name: interns, to: [{provider: corporate, claims: {team: interns}}]}
+";
+    let denying = format!("{}{denials}", text.trim_end_matches('\n').to_owned() + "\n");
+    let (plain, denying) = (UpProcess::with(&[("shop.yaml", &text)]), UpProcess::with(&[("shop.yaml", &denying)]));
+    let ask = |up: &UpProcess, method: &str, changes: &Value| {
+        // other than in `token`, a null stays
+        let mut claims = good();
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let token = key.sign(&key.header(), &claims);
+        up.forward_auth(method, HOST, "/orders", &[("Authorization", &format!("Bearer {token}"))]).status
+    };
+    let many: Vec<String> = (0..300).map(|number| format!("g{number}")).collect();
+    let with_support = |mut groups: Vec<String>| {
+        groups.push("support".to_owned());
+        json!({"groups": groups})
+    };
+    let long = "g".repeat(8200);
+    // the claims, whether the group grants, and whether the denials leave other grants alone
+    let cases = [
+        (json!({}), true, true, None),
+        (json!({"groups": "support"}), true, true, None),
+        (json!({"groups": "not support"}), false, true, None),
+        (json!({"groups": "Suspended support"}), false, true, None),
+        (json!({"groups": ["Suspended"]}), false, false, None),
+        (with_support(many), true, true, None),
+        (json!({"groups": ["support", long]}), false, false, Some(json!({"groups": "TooLarge"}))),
+        (json!({"groups": null}), false, false, Some(json!({"groups": "WrongType"}))),
+        (json!({"groups": 7}), false, false, Some(json!({"groups": "WrongType"}))),
+        (json!({"groups": [{"name": "Suspended"}]}), false, false, Some(json!({"groups": "WrongType"}))),
+        (json!({"groups": {"support": true}}), false, false, Some(json!({"groups": "WrongType"}))),
+        (json!({"_claim_names": {"groups": "src1"}}), false, false, Some(json!({"groups": "LeftOut"}))),
+        (json!({"hasgroups": true}), false, false, Some(json!({"groups": "LeftOut"}))),
+        (json!({"team": "dev"}), true, true, None),
+        (json!({"team": "interns"}), true, false, None),
+        (json!({"team": ["interns"]}), true, false, None),
+        (json!({"team": {"name": "interns"}}), true, false, None),
+        (json!({"_claim_names": {"team": "src1"}}), true, false, Some(json!({"attributes": {"team": "LeftOut"}}))),
+        (json!({"team": "x".repeat(9000)}), true, false, Some(json!({"attributes": {"team": "TooLarge"}}))),
+    ];
+    for (claims, grants, passes, _) in &cases {
+        let short: String = claims.to_string().chars().take(80).collect();
+        assert_eq!(ask(&plain, "GET", claims), 200, "{short}");
+        assert_eq!(ask(&plain, "POST", claims), if *grants { 200 } else { 403 }, "{short}");
+        assert_eq!(ask(&denying, "GET", claims), if *passes { 200 } else { 403 }, "{short}");
+    }
+    let records = denying.records(cases.len());
+    for ((claims, _, passes, unknown), record) in cases.iter().zip(&records) {
+        let short: String = claims.to_string().chars().take(80).collect();
+        assert_eq!(record["principal"].get("unknown"), unknown.as_ref(), "{short}");
+        assert_eq!(record["reason"], if *passes { "Granted" } else { "Denied" }, "{short}");
+        let says_unknown = record["detail"].as_str().is_some_and(|detail| detail.contains("is unknown"));
+        assert!(unknown.is_none() || says_unknown, "{record}");
+    }
+    // an exchanged token knows as little
+    let subject = key.token(&json!({"hasgroups": true, "aud": "orders-api"}));
+    let form = url::form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+        .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
+        .append_pair("subject_token", &subject)
+        .append_pair("audience", "orders-api")
+        .finish();
+    let headers = [("Host", "durward"), ("Content-Type", "application/x-www-form-urlencoded")];
+    let reply = durward_tests::request(plain.listen["tokens"], "POST", "/token", &headers, &form);
+    let answer: Value = serde_json::from_str(&reply.body).unwrap();
+    let token = durward_tests::tokens::claims(answer["access_token"].as_str().unwrap());
+    assert_eq!(token["durward.dev"]["unknown"], json!({"groups": "LeftOut"}), "{token}");
+    let metrics = durward_tests::request(denying.listen["admin"], "GET", "/metrics", &[("Host", "durward")], "").body;
+    for line in ["{fact=\"groups\",cause=\"WrongType\"} 4", "{fact=\"attribute\",cause=\"TooLarge\"} 1"] {
+        assert!(metrics.contains(&format!("durward_unknown_facts_total{line}")), "{metrics}");
     }
 }

@@ -80,7 +80,8 @@ fn resource(kind: &str, metadata: Value, spec: Value) -> String {
 fn policy(authentication: &Value) -> String {
     let operation = |name: &str, risk: &str| {
         let path = format!("/{name}");
-        json!({"name": name, "http": [{"methods": ["GET"], "paths": [path]}], "risk": risk})
+        let own = json!({"methods": [own_method(&path)], "paths": ["/forward-auth"]});
+        json!({"name": name, "http": [{"methods": ["GET"], "paths": [path]}, own], "risk": risk})
     };
     let spec = json!({
         "service": {"hosts": [HOST], "audience": "orders.shop"},
@@ -98,6 +99,17 @@ fn policy(authentication: &Value) -> String {
     resource("AccessPolicy", json!({"name": "orders", "namespace": "shop"}), spec)
 }
 
+/// The method of a peer's own request, by which an operation is chosen at the one path of forward auth.
+fn own_method(path: &str) -> &'static str {
+    match path {
+        "/own" => "GET",
+        "/partner" => "POST",
+        "/billing" => "PUT",
+        "/anybody" => "PATCH",
+        _ => "DELETE",
+    }
+}
+
 fn all_methods() -> Value {
     json!([{"workload": {}}, {"provider": "partner"}, {"provider": "other"}])
 }
@@ -110,17 +122,17 @@ struct FederationSetup {
 
 impl FederationSetup {
     fn open(files: &[(&str, &str)]) -> Self {
-        let up = UpProcess::start(files, &["--client-certificates-from", "127.0.0.1"]);
+        let up = UpProcess::start(files, &["--client-certificates-from", "127.0.0.1", "--trusted-proxy", "127.0.0.1"]);
         let folder = tempfile::tempdir().unwrap();
         up.mint(&["x509", "--service-account", "a/a", "--out", folder.path().to_str().unwrap()]);
         Self { up, folder }
     }
 
-    /// The status by mTLS; 0 if the handshake fails.
+    /// The status of a peer's own request by mTLS; 0 if the handshake fails. The peer is no proxy.
     fn by_tls(&self, svid: &IssuedSvid, path: &str) -> u16 {
         let mut curl = self.curl(svid);
         curl.args(["-o", "/dev/null", "-w", "%{http_code}", "-H", &format!("Host: {HOST}")]);
-        curl.args(["-H", "X-Original-Method: GET", "-H", &format!("X-Original-URI: {path}")]);
+        curl.args(["--interface", "127.0.0.2", "-X", own_method(path)]);
         run(curl.arg(format!("https://{}/forward-auth", self.up.listen["https"]))).1.parse().unwrap()
     }
 
@@ -314,6 +326,9 @@ fn invalid_federated_credentials_are_refused() {
         json!({"exp": tokens::now() - 60}),
         json!({"sub": null}),
         json!({"sub": "billing"}),
+        json!({"sub": "spiffe://partner.example/x y"}),
+        json!({"sub": "spiffe://partner.example//x"}),
+        json!({"sub": format!("spiffe://partner.example/{}", "x".repeat(3000))}),
         json!({"nbf": tokens::now() + 600}),
     ] {
         assert_eq!(doors.by_token(&partner.token(&claims), "/billing"), 401, "{claims}");
@@ -323,6 +338,10 @@ fn invalid_federated_credentials_are_refused() {
         ..ForeignDomain::new("partner.example")
     };
     assert_eq!(doors.by_token(&other_domain.token(&json!({})), "/billing"), 401, "a key that the bundle does not have");
+    let claims = json!({"sub": WORKLOAD, "aud": "orders.shop", "iat": tokens::now(), "exp": tokens::now() + 60});
+    for (typ, status) in [("JWT", 200), ("JOSE", 200), ("at+jwt", 401), ("application/at+jwt", 401)] {
+        assert_eq!(doors.by_token(&partner.key.sign(&claims, typ).unwrap(), "/billing"), status, "{typ}");
+    }
     assert_eq!(doors.forwarded(&other_domain.svid(WORKLOAD), "/billing"), 401, "a root that the bundle does not have");
     let ended = partner.issue(WORKLOAD, CertificateSerial::unbound([9; 15]), -TimeDelta::minutes(5));
     assert_eq!((doors.forwarded(&ended, "/billing"), doors.by_tls(&ended, "/billing")), (401, 0));

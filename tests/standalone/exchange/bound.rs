@@ -2,17 +2,27 @@
 
 use super::*;
 
+/// A request through a proxy that forwards the certificate of its client.
+fn through_proxy(up: &UpProcess, files: &Path, method: &str, path: &str, token: &str) -> HttpReply {
+    let pem = std::fs::read_to_string(files.join("svid.pem")).unwrap();
+    let pem = percent_encoding::utf8_percent_encode(&pem, percent_encoding::NON_ALPHANUMERIC);
+    let headers =
+        [("Authorization", &*format!("Bearer {token}")), ("x-forwarded-client-cert", &*format!("Cert=\"{pem}\""))];
+    up.forward_auth(method, "orders.example.com", path, &headers)
+}
+
 #[test]
 fn a_certificate_gets_a_bound_token() {
     let key = IssuerKey::rsa("one");
-    let up = start(&key);
+    let manifests = [("all.yaml", &*manifests(&[&key])), ("more.yaml", &*more(&key))];
+    let up = UpProcess::start(&manifests, &["--client-certificates-from", "127.0.0.1"]);
     let billing = certificate(&up, "billing/billing");
     let cart = certificate(&up, "shop/cart");
     let by = |files: &Path, parameters: &[(&str, &str)]| {
         by_certificate(&up, "tokens_tls", "/token", files, &["--data", &encoded(parameters)])
     };
-    let own = [("grant_type", "client_credentials"), ("audience", "orders-api"), ("client_id", BILLING)];
-    let reply = by(&billing, &own);
+    let own_request = [("grant_type", "client_credentials"), ("audience", "orders-api"), ("client_id", BILLING)];
+    let reply = by(&billing, &own_request);
     let answer = body(&reply);
     assert_eq!((&answer["scope"], answer.get("issued_token_type")), (&json!("orders.read orders.refund"), None));
     let token = access_token_of(&reply);
@@ -26,13 +36,22 @@ fn a_certificate_gets_a_bound_token() {
         (&json!(BILLING), &json!("urn:durward:assurance:proof-of-possession"))
     );
 
-    // the doors require the same certificate
+    // the doors require the same certificate, which a proxy forwards
+    let refund = |files: &Path| through_proxy(&up, files, "POST", "/orders/7/refund", &token);
+    assert_eq!(refund(&billing).status, 200);
+    assert_eq!(refund(&cart).status, 401);
+    // the certificate of the proxy itself is not the caller's
     let bearer = format!("Authorization: Bearer {token}");
-    let refund =
-        ["-H", "Host: orders.example.com", "-H", "X-Original-Method: POST", "-H", "X-Original-URI: /orders/7/refund"];
-    let refund: Vec<&str> = refund.into_iter().chain(["-H", &bearer]).collect();
-    assert_eq!(by_certificate(&up, "https", "/forward-auth", &billing, &refund).status, 200);
-    assert_eq!(by_certificate(&up, "https", "/forward-auth", &cart, &refund).status, 401);
+    let own = ["-H", "Host: orders.example.com", "-H", "X-Original-Method: POST", "-H", &bearer];
+    let own: Vec<&str> = own.into_iter().chain(["-H", "X-Original-URI: /orders/7/refund"]).collect();
+    assert_eq!(by_certificate(&up, "https", "/forward-auth", &billing, &own).status, 401);
+    let forwarded = [("X-Forwarded-For", "192.0.2.7"), ("Via", "1.1 edge")];
+    for (name, value) in forwarded {
+        let parameters = encoded(&own_request);
+        let arguments = ["--data", &parameters, "-H", &format!("{name}: {value}")];
+        let reply = by_certificate(&up, "tokens_tls", "/token", &billing, &arguments);
+        assert_eq!((reply.status, &body(&reply)["error"]), (401, &json!("invalid_client")), "{name}");
+    }
     assert_eq!(door(&up, "GET", "/orders", &token).status, 401);
     let again = exchange(&up, &token, "orders-api", &[("subject_token_type", ACCESS_TOKEN)]);
     assert_eq!(
@@ -51,18 +70,7 @@ fn a_certificate_gets_a_bound_token() {
         (&passed_on["sub"], &passed_on["client_id"]),
         (&json!(BILLING), &json!("spiffe://cluster.local/ns/shop/sa/cart"))
     );
-    let header = format!("Authorization: Bearer {}", access_token_of(&reply));
-    let orders = [
-        "-H",
-        "Host: orders.example.com",
-        "-H",
-        "X-Original-Method: GET",
-        "-H",
-        "X-Original-URI: /orders",
-        "-H",
-        &header,
-    ];
-    let through = by_certificate(&up, "https", "/forward-auth", &cart, &orders);
+    let through = through_proxy(&up, &cart, "GET", "/orders", &access_token_of(&reply));
     assert_eq!((through.status, through.header("x-durward-assurance")), (200, Some("Bearer")), "{through:?}");
     assert_eq!(
         through.header("x-durward-principal"),
@@ -71,12 +79,12 @@ fn a_certificate_gets_a_bound_token() {
     );
 
     for (files, parameters) in
-        [(&cart, own.to_vec()), (&cart, exchange_request(&bearer, "orders-api", &[("client_id", BILLING)]))]
+        [(&cart, own_request.to_vec()), (&cart, exchange_request(&bearer, "orders-api", &[("client_id", BILLING)]))]
     {
         let reply = by(files, &parameters);
         assert_eq!((reply.status, reply.body.as_str()), (401, r#"{"error":"invalid_client"}"#), "{parameters:?}");
     }
-    let nothing = by(&cart, &own[..2]);
+    let nothing = by(&cart, &own_request[..2]);
     assert_eq!((nothing.status, &body(&nothing)["error"]), (400, &json!("invalid_target")));
 }
 
@@ -102,7 +110,7 @@ fn a_second_factor_carries_over_and_ages() {
         (json!({"auth_time": now() - 700}), "read"),
         (json!({"auth_time": null}), "read"),
         (json!({"amr": ["pwd"]}), "read"),
-        (json!({"amr": "mfa"}), "pay read"),
+        (json!({"amr": "mfa"}), "read"),
     ] {
         let stated = claims(&access_token_of(&exchange(&up, &person(&changes), "invoices.shop", &[])));
         assert_eq!(stated["scope"], scope, "{changes}");
