@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod browser;
 pub mod clock;
+pub mod controller;
 pub mod corpus;
 pub mod documents;
 pub mod gate;

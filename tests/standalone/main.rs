@@ -2,6 +2,7 @@
 
 mod admin;
 mod agent;
+mod agent_identity;
 mod api_keys;
 mod approvals;
 mod architecture;

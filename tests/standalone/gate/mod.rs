@@ -1,6 +1,7 @@
 //! The enforcing proxy: forwarded and refused requests, and shutdown.
 
 mod outbound;
+mod streams;
 mod websockets;
 
 use durward_tests::corpus::POLICY;
