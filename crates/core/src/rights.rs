@@ -31,7 +31,7 @@ pub enum CallerSet {
 impl std::fmt::Display for CallerSet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Anonymous => f.write_str("anybody, without a credential"),
+            Self::Anonymous => f.write_str("callers without a credential"),
             Self::Subject(subject) => subject.fmt(f),
             Self::Principal(id, _) => id.fmt(f),
         }

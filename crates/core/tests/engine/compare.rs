@@ -34,7 +34,7 @@ fn grants_and_denials_are_compared() {
     let nothing = || with(vec![], vec![]);
     assert_eq!(changes(nothing(), nothing()), Vec::<String>::new());
     let alice = "user:corporate/alice: list → list";
-    let every_caller = "everybody authenticated: list → list";
+    let every_caller = "every authenticated caller: list → list";
     assert_eq!(
         changes(nothing(), with(vec![read()], vec![])),
         [format!("Gains {every_caller}"), format!("Gains {alice}")],
@@ -71,8 +71,8 @@ fn operations_are_compared_by_their_requests() {
     let special = operation("special", &["GET /orders/special"], &["write"]);
     let listed = changes(of(vec![list()]), of(vec![list(), special]));
     for expected in [
-        "Loses everybody of provider corporate: list → special",
-        "Gains everybody of provider partners: list → special",
+        "Loses every caller of provider corporate: list → special",
+        "Gains every caller of provider partners: list → special",
     ] {
         assert!(listed.contains(&expected.to_owned()), "{listed:?}");
     }
@@ -80,7 +80,7 @@ fn operations_are_compared_by_their_requests() {
     // patterns of which neither is more specific overlap
     let crossing = |path: &str, needs: &str| of(vec![operation("x", &[&format!("GET {path}")], &[needs])]);
     let listed = changes(crossing("/a/{y}", "read"), crossing("/{x}/b", "write"));
-    assert!(listed.contains(&"Loses everybody of provider corporate: x → x".to_owned()), "{listed:?}");
+    assert!(listed.contains(&"Loses every caller of provider corporate: x → x".to_owned()), "{listed:?}");
     // public, risk, step-up, authentication methods and mode
     let one = |change: &dyn Fn(&mut CompiledOperation, &mut Policy)| {
         let mut operation = list();
@@ -90,12 +90,12 @@ fn operations_are_compared_by_their_requests() {
     };
     let plain = || one(&|_, _| {});
     let public = changes(plain(), one(&|o, _| o.public = true));
-    assert!(public.contains(&"Gains anybody, without a credential: list → list".to_owned()), "{public:?}");
-    let corporate = "everybody of provider corporate: list → list";
+    assert!(public.contains(&"Gains callers without a credential: list → list".to_owned()), "{public:?}");
+    let corporate = "every caller of provider corporate: list → list";
     for (new, expected) in [
         (one(&|o, _| o.risk = RiskLevel::High), format!("Conditions {corporate}")),
         (one(&|_, p| p.authentication_methods = [AuthenticationMethod::Workload].into()), format!("Loses {corporate}")),
-        (one(&|_, p| p.mode = EnforcementMode::Audit), "Gains anybody, without a credential: list → list".to_owned()),
+        (one(&|_, p| p.mode = EnforcementMode::Audit), "Gains callers without a credential: list → list".to_owned()),
     ] {
         let listed = changes(plain(), new);
         assert!(listed.contains(&expected), "{expected}: {listed:?}");

@@ -25,10 +25,10 @@ fn every_holder_of_a_scope_is_listed() {
     assert_eq!(
         listed,
         [
-            ("everybody of provider partners", 0, 2),
+            ("every caller of provider partners", 0, 2),
             ("group clerks of provider corporate", 0, 2),
             ("user:corporate/alice", 0, 2),
-            ("everybody authenticated", 1, 1),
+            ("every authenticated caller", 1, 1),
         ]
     );
     let partners = &refund.holders[0];
