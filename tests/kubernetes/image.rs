@@ -10,7 +10,7 @@ fn e2e_the_image_is_small_and_runs_unprivileged() {
     let built = dockerfile::build().unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(built.user, "65532:65532", "a numeric user, so that kubelet can check that it is not root");
     assert_eq!(built.entrypoint, ["/durward"]);
-    assert!(built.size < 60_000_000, "{} bytes", built.size);
+    assert!(built.size < 45_000_000, "{} bytes", built.size);
 
     let cluster = Cluster::shared().unwrap_or_else(|error| panic!("{error}"));
     cluster.load_archive(&built.archive).expect("loaded");
