@@ -257,7 +257,7 @@ mod tests {
         let exchange = exchange(&slots);
         let (caller, request) = frames();
         let (application, response) = frames();
-        let request = exchange.send(request, |request| std::future::ready(request)).await.expect("sent");
+        let request = exchange.send(request, std::future::ready).await.expect("sent");
         let request = tokio::spawn(read(request));
         let response = tokio::spawn(read(exchange.into_response_body(response)));
         send_slowly(&application, 5).await;
@@ -303,7 +303,7 @@ mod tests {
         exchange.cut_after(sleep(Duration::from_secs(1)));
         let (_caller, request) = frames();
         let (_application, response) = frames();
-        let request = exchange.send(request, |request| std::future::ready(request)).await.expect("sent");
+        let request = exchange.send(request, std::future::ready).await.expect("sent");
         let denied = (0, Some(ExchangeEnd::Denied.to_string()));
         assert_eq!(tokio::join!(read(request), read(exchange.into_response_body(response))), (denied.clone(), denied));
         assert_eq!(slots.available_permits(), 1);
