@@ -22,6 +22,14 @@ fn granted() -> String {
     )
 }
 
+const NAMESPACE: &str =
+    "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, annotations: {durward.dev/allowed-audiences: a.shop}}\n";
+
+/// The service with its Namespace.
+fn shop() -> String {
+    format!("{NAMESPACE}---\n{}", granted())
+}
+
 fn billing(up: &UpProcess) -> u16 {
     let token = format!("Bearer {}", up.token("billing/billing", "a.shop"));
     up.forward_auth("GET", "a.shop.svc", "/read", &[("Authorization", &token)]).status
@@ -64,7 +72,7 @@ fn typing_errors() -> Vec<(String, &'static str)> {
 #[test]
 fn a_typing_error_removes_no_denial() {
     let good = denied("denials", "shop");
-    let up = UpProcess::with(&[("a.yaml", &granted()), ("denials.yaml", &good)]);
+    let up = UpProcess::with(&[("a.yaml", &shop()), ("denials.yaml", &good)]);
     assert_eq!((billing(&up), reports(&up)), (403, 200), "{}", up.stderr());
     for (broken, message) in typing_errors() {
         up.write("denials.yaml", &broken);
@@ -91,7 +99,7 @@ fn a_typing_error_removes_no_denial() {
     assert_eq!((billing(&up), reports(&up)), (403, 200), "{}", up.stderr());
     // from the second file to the first, in one change
     let moved = tempfile::tempdir().unwrap();
-    fs::write(moved.path().join("a.yaml"), granted() + "---\n" + &good).unwrap();
+    fs::write(moved.path().join("a.yaml"), shop() + "---\n" + &good).unwrap();
     fs::rename(moved.path().join("a.yaml"), up.manifests.join("a.yaml"))
         .or_else(|_| fs::copy(moved.path().join("a.yaml"), up.manifests.join("a.yaml")).map(|_| ()))
         .unwrap();
@@ -109,7 +117,7 @@ fn check(manifests: &Path, url: &str) -> (i32, String, String) {
 fn a_broken_document_at_the_start_closes_what_it_may_concern() {
     for (broken, message) in typing_errors() {
         let other = policy("z", "z.shop.svc", "");
-        let up = UpProcess::with(&[("a.yaml", &granted()), ("denials.yaml", &broken), ("z.yaml", &other)]);
+        let up = UpProcess::with(&[("a.yaml", &shop()), ("denials.yaml", &broken), ("z.yaml", &other)]);
         assert_ne!(billing(&up), 200, "{broken}\n{}", up.stderr());
         assert_ne!(reports(&up), 200, "{broken}\n{}", up.stderr());
         let open = status(&up, "z.shop.svc", "/open");
@@ -146,7 +154,7 @@ fn the_snapshot_names_what_is_closed() {
     )
     .unwrap();
     let broken = denied("denials", "shop").replace("  denials:", "  denails:");
-    let files = [("a.yaml", granted()), ("denials.yaml", broken), ("p.YAML", String::new())];
+    let files = [("a.yaml", shop()), ("denials.yaml", broken), ("p.YAML", String::new())];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let up = UpProcess::start(&files, &["--admin-policy", admin.path().to_str().unwrap()]);
     let snapshot = || -> Value {
@@ -186,12 +194,13 @@ fn strict_refuses_to_start() {
         ],
     ] {
         let mut command = durward();
+        command.args(&tool);
         if tool[0] == "up" {
             for door in ["http", "https", "grpc", "grpcs", "tokens", "tokens-tls", "admin"] {
                 command.args([format!("--{door}"), "127.0.0.1:0".to_owned()]);
             }
         }
-        let (code, _, stderr) = run(command.args(&tool).current_dir(directory.path()));
+        let (code, _, stderr) = run(command.current_dir(directory.path()));
         assert_eq!(code, 2, "{stderr}");
         assert!(stderr.contains("unknown field `denails`") && stderr.contains("start without --strict"), "{stderr}");
     }
@@ -204,9 +213,8 @@ fn lists_and_json_are_read() {
         let value: Value = serde_saphyr::from_str(policy).unwrap();
         value
     };
-    let list =
-        json!({"apiVersion": "v1", "kind": "List", "items": [item(&granted()), item(&denied("denials", "shop"))]});
-    let typed = json!({"apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicyList", "items": [item(&granted()), item(&denied("denials", "shop"))]});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [item(NAMESPACE), item(&granted()), item(&denied("denials", "shop"))]});
+    let typed = json!({"apiVersion": "durward.dev/v1alpha1", "kind": "AccessPolicyList", "items": [item(NAMESPACE), item(&granted()), item(&denied("denials", "shop"))]});
     for (name, text) in [
         ("all.yaml", serde_saphyr::to_string(&list).unwrap()),
         ("all.json", serde_json::to_string_pretty(&list).unwrap()),
@@ -229,7 +237,7 @@ fn what_is_not_read_is_reported_and_hangs_nothing() {
     let prepare = |directory: &Path| {
         let root = directory.join("manifests");
         fs::create_dir_all(root.join("inner")).unwrap();
-        fs::write(root.join("a.yaml"), granted()).unwrap();
+        fs::write(root.join("a.yaml"), shop()).unwrap();
         fs::write(root.join("b.YAML"), denied("denials", "shop")).unwrap();
         std::os::unix::fs::symlink("inner", root.join("linked")).unwrap();
         assert!(run(std::process::Command::new("mkfifo").arg(root.join("pipe.yaml"))).0 == 0);

@@ -161,7 +161,7 @@ fn an_invalid_manifest_is_reported_with_its_place() {
             "{expected}\nbut:\n{stderr}\nfor:\n{}",
             text.chars().take(400).collect::<String>()
         );
-        assert_eq!(code, 1, "{stderr}");
+        assert_eq!(code, 2, "{stderr}");
     }
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();
@@ -171,5 +171,9 @@ fn an_invalid_manifest_is_reported_with_its_place() {
     fs::write(directory.path().join("good.yaml"), &good).unwrap();
     let (code, _, stderr) =
         run(durward().arg("check").arg("-p").arg(directory.path()).args(["GET", "http://a.shop.svc/open"]));
-    assert_eq!((code, stderr.as_str()), (0, "binary.yaml: is not UTF-8 from byte 0 on\n"));
+    assert_eq!(code, 2, "{stderr}");
+    assert!(
+        stderr.starts_with("binary.yaml: is not UTF-8 from byte 0 on\nbinary.yaml: everything is closed"),
+        "{stderr}"
+    );
 }
