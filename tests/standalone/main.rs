@@ -10,6 +10,7 @@ mod audit_chain;
 mod authn_credentials;
 mod authn_federation;
 mod authn_keys;
+mod budget;
 mod conditions;
 mod corpus;
 mod descriptors;
