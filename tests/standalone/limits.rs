@@ -92,7 +92,7 @@ fn bodies_are_refused_before_they_are_read() {
         ("tokens", "/token", 33 << 10, ["400", "413"]),
         ("tokens", "/introspect", 33 << 10, ["400", "401"]),
         ("tokens", "/approvals", 5 << 10, ["400", "413"]),
-        ("tokens", "/step-up/verify", 1 << 30, ["400", "413"]),
+        ("tokens", "/step-up/verify", 1 << 30, ["403", "413"]),
         // longer than the share of one source
         ("http", "/access/v1/evaluation", 200 << 10, ["503", "503"]),
     ] {
