@@ -93,6 +93,7 @@ impl Compiler<'_> {
         let relation_engine = self.relation_engine(spec);
         self.headers = self.headers(&spec.headers);
         let grants = self.grants(&key, &spec.grants, &roles, &relations);
+        self.unusable_approvals(&operations, &grants);
         let mode = match spec.mode {
             spec::PolicyMode::Enforce => EnforcementMode::Enforce,
             spec::PolicyMode::Audit => EnforcementMode::Audit,

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use durward_core::approval::ApprovalRequirement;
 use durward_core::kubernetes::{ApiPattern, Verb};
 use durward_core::path::{HttpPattern, Method, PathPattern};
-use durward_core::policy::{CompiledOperation, MAX_SCOPES};
+use durward_core::policy::{CompiledGrant, CompiledOperation, MAX_SCOPES};
 use durward_core::principal::{KUBERNETES, PrincipalId};
 use durward_core::risk::RiskLevel;
 use durward_core::scope::Scope;
@@ -169,6 +169,36 @@ impl Compiler<'_> {
             lasts
         })?;
         Some(Arc::new(ApprovalRequirement { approvers: by, valid_for: lasts, policy_uid: uid.into() }))
+    }
+
+    /// Finds approvals that no caller can use: a service account comes to the API server with a bearer token, which never
+    /// suffices for high risk, so it never gets as far as an approval.
+    pub(super) fn unusable_approvals(&mut self, operations: &[CompiledOperation], grants: &[CompiledGrant]) {
+        let is_workload = |subject: &SubjectMatcher| match subject {
+            SubjectMatcher::Principal(id) => id.is_workload(),
+            SubjectMatcher::Namespace { .. } | SubjectMatcher::Namespaces { .. } | SubjectMatcher::Spiffe(_) => true,
+            SubjectMatcher::Authenticated
+            | SubjectMatcher::Provider(_)
+            | SubjectMatcher::Group { .. }
+            | SubjectMatcher::Claims { .. } => false,
+        };
+        for (index, operation) in operations.iter().enumerate() {
+            let at_api_server = !operation.kubernetes.is_empty() && operation.matches.is_empty();
+            if operation.approval.is_none() || !at_api_server {
+                continue;
+            }
+            let mut giving = grants
+                .iter()
+                .filter(|grant| grant.scopes.iter().any(|scope| operation.scopes.contains(scope)))
+                .flat_map(|grant| grant.to.iter())
+                .peekable();
+            if giving.peek().is_some() && giving.all(is_workload) {
+                let message = "no caller can use the approval: the grants name service accounts alone, whose tokens never \
+                               suffice for `risk: High` at the API server; grant the scope to people, or lower the \
+                               risk and remove `approval`";
+                self.error(format!("spec.operations[{index}].approval"), message);
+            }
+        }
     }
 
     fn max_age(&mut self, field: &str, step_up: Option<&spec::StepUpRule>, risk: RiskLevel) -> TimeDelta {

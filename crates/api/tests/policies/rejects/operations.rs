@@ -142,3 +142,26 @@ fn requests_that_match_two_operations() {
         ),
     ]);
 }
+
+/// A service account comes to the API server with a bearer token, so it never gets as far as an approval there.
+#[test]
+fn approvals_that_no_caller_can_use() {
+    const WHY: &str = "spec.operations[0].approval: no caller can use the approval: the grants name service accounts \
+                       alone, whose tokens never suffice for `risk: High` at the API server; grant the scope to people, \
+                       or lower the risk and remove `approval`";
+    let policy = |to: &str, also: &str| {
+        let kubernetes = "kubernetes: [{apiGroups: [''], resources: [pods/exec], verbs: [CONNECT]}]";
+        let approval = "risk: High, approval: {by: [{provider: corporate}]}";
+        format!(
+            "operations: [{{name: a, {kubernetes}, {approval}{also}}}]\ngrants: [{{name: g, to: [{to}], scopes: [a]}}]"
+        )
+    };
+    let account = "{serviceAccount: {namespace: ci, name: deployer}}";
+    for to in [account, "{namespace: ci}", &format!("{account}, {{namespace: ci}}")] {
+        rejects(&policy(to, ""), &[WHY]);
+    }
+    let people = format!("{account}, {{provider: corporate}}");
+    for usable in [policy("{principal: 'kube:ada'}", ""), policy(&people, ""), policy(account, &format!(", {GET}"))] {
+        rejects(&usable, &[]);
+    }
+}
