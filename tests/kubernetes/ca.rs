@@ -14,7 +14,12 @@ use serde_json::{Value, json};
 
 fn installed() -> SharedInstallation {
     SharedInstallation::of(module_path!(), || {
-        Installed::new(&["trust.proxies={0.0.0.0/0}", "ca.spread=5s", "ca.overlap=20s"])
+        Installed::new(&[
+            "trust.proxies={0.0.0.0/0}",
+            "trust.clientCertificatesFrom={0.0.0.0/0}",
+            "ca.spread=5s",
+            "ca.overlap=20s",
+        ])
     })
 }
 
@@ -99,10 +104,7 @@ fn e2e_the_ca_rotates_under_traffic_without_a_failure() {
     let folder = tempfile::tempdir().expect("a folder");
     let [old, _] = start(&namespace, "early", folder.path());
     let door = ForwardAuthDoor::of(&installed);
-    let ask = |credentials: &Path, trust: &Path| {
-        let credentials = credentials.display().to_string();
-        door.ask(trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])
-    };
+    let ask = |credentials: &Path, trust: &Path| door.ask_for(trust, &host, ["GET", "/"], credentials, credentials);
 
     let stop = AtomicBool::new(false);
 
@@ -167,10 +169,7 @@ fn e2e_a_compromised_ca_is_replaced_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let [stolen, trust] = start(&namespace, "early", folder.path());
     let door = ForwardAuthDoor::of(&installed);
-    let ask = |credentials: &Path| {
-        let credentials = credentials.display().to_string();
-        door.ask(&trust, &host, ["GET", "/"], &["--cert", &credentials, "--key", &credentials])
-    };
+    let ask = |credentials: &Path| door.ask_for(&trust, &host, ["GET", "/"], credentials, credentials);
     assert!(ask(&stolen).starts_with("200"));
     let (code, output) = installed.durward(&["ca", "rotate", "--compromised"]);
     assert!(

@@ -4,6 +4,7 @@ use durward_tests::spire;
 use durward_tests::turn::Turn;
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use durward_cluster::{Image, Namespace, binaries};
@@ -207,7 +208,7 @@ fn assert_workloads_authenticate_each_other(
 #[test]
 fn e2e_spire_and_durward_accept_each_others_workloads() {
     let _turn = Turn::take(module_path!());
-    let installed = Installed::new(&["trust.proxies={0.0.0.0/0}"]);
+    let installed = Installed::new(&["trust.proxies={0.0.0.0/0}", "trust.clientCertificatesFrom={0.0.0.0/0}"]);
     let program = binaries::path(binaries::SPIFFE_CLIENT).expect("the client");
     let client = Image::new(CLIENT).program("/spiffe-client", &program).expect("a program");
     installed.cluster.load_image(&client.entrypoint(["/spiffe-client"])).expect("loaded");
@@ -235,7 +236,7 @@ fn e2e_spire_and_durward_accept_each_others_workloads() {
     spire.ask(&["x509", "mint", "-spiffeID", PARTNER, "-write", &spire.at("")]);
     let svid = spire.at("svid.pem");
     let key = spire.at("key.pem");
-    let by_certificate = |uri: &str| door.ask(&trust, &orders, ["GET", uri], &["--cert", &svid, "--key", &key]);
+    let by_certificate = |uri: &str| door.ask_for(&trust, &orders, ["GET", uri], Path::new(&svid), Path::new(&key));
     assert_eq!(by_certificate("/"), format!("200 {PARTNER} ProofOfPossession"));
     assert_eq!(by_certificate("/write"), "403");
     let jwt = |audience: &str| {

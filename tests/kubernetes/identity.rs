@@ -13,7 +13,9 @@ use durward_tests::venv::venv;
 use serde_json::{Value, json};
 
 fn installed() -> SharedInstallation {
-    SharedInstallation::of(module_path!(), || Installed::new(&["trust.proxies={0.0.0.0/0}"]))
+    SharedInstallation::of(module_path!(), || {
+        Installed::new(&["trust.proxies={0.0.0.0/0}", "trust.clientCertificatesFrom={0.0.0.0/0}"])
+    })
 }
 
 fn certificate(key: &str, path: &str) -> Value {
@@ -106,8 +108,11 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     let bearer = format!("Authorization: Bearer {}", token.trim());
     let ask = |how: &[&str]| door.ask(Path::new(&trust), &host, ["POST", "/refund"], how);
     assert_eq!(ask(&["--header", &bearer]), "401");
-    let client_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
-    assert_eq!(ask(&client_certificate), format!("200 {id} ProofOfPossession"));
+    let by_certificate = || {
+        let credentials = Path::new(&credentials);
+        door.ask_for(Path::new(&trust), &host, ["POST", "/refund"], credentials, credentials)
+    };
+    assert_eq!(by_certificate(), format!("200 {id} ProofOfPossession"));
     let (code, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
         code == Some(0) && stdout_text.contains(&id) && stdout_text.contains(&format!("{name}/web")),
@@ -117,8 +122,7 @@ fn e2e_a_pod_starts_with_a_certificate_that_doors_accept() {
     // without its pod, a certificate is refused, although it is valid for another hour
     namespace.kubectl(["delete", "pod", "web", "--grace-period=0", "--force"]).expect("deleted");
     let began = Instant::now();
-    installed
-        .until("the deleted pod's certificate to be refused", || (ask(&client_certificate) == "401").then_some(()));
+    installed.until("the deleted pod's certificate to be refused", || (by_certificate() == "401").then_some(()));
     println!("a dead pod's certificate is refused {:?} after its end", began.elapsed());
     let (code, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(
@@ -284,18 +288,22 @@ fn e2e_credentials_end_with_their_service_account() {
     std::fs::write(&trust, bundle.expect("the trust bundle in the ConfigMap")).expect("written");
     let credentials = credentials.display().to_string();
     let door = ForwardAuthDoor::of(&installed);
-    let by_certificate = ["--cert", credentials.as_str(), "--key", &credentials];
+    let by_certificate = || {
+        let credentials = Path::new(&credentials);
+        door.ask_for(&trust, &host, ["GET", "/"], credentials, credentials)
+    };
     let token = namespace.kubectl(["create", "token", "web", &format!("--audience=orders.{name}")]).expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.trim());
-    let ask = |how: &[&str]| door.ask(&trust, &host, ["GET", "/"], how);
-    for how in [&by_certificate[..], &["--header", &bearer]] {
-        installed.until("both credentials to be valid", || ask(how).starts_with("200").then_some(()));
+    let by_token = || door.ask(&trust, &host, ["GET", "/"], &["--header", &bearer]);
+    let credentials_by_kind: [&dyn Fn() -> String; 2] = [&by_certificate, &by_token];
+    for ask in credentials_by_kind {
+        installed.until("both credentials to be valid", || ask().starts_with("200").then_some(()));
     }
     // a new service account of the same name is another identity
     namespace.kubectl(["delete", "serviceaccount", "web"]).expect("deleted");
     namespace.kubectl(["create", "serviceaccount", "web"]).expect("created");
-    for how in [&by_certificate[..], &["--header", &bearer]] {
-        installed.until("both credentials to be invalid", || (ask(how) == "401").then_some(()));
+    for ask in credentials_by_kind {
+        installed.until("both credentials to be invalid", || (ask() == "401").then_some(()));
     }
     let (code, stdout_text) = installed.durward(&["inspect", &credentials]);
     assert!(

@@ -1,7 +1,10 @@
 //! Clients of the forward-auth door of an installation.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Installed, NAMESPACE};
 
@@ -32,6 +35,19 @@ impl ForwardAuthDoor {
             .expect("curl runs");
         let response = if output.status.success() { output.stdout } else { output.stderr };
         String::from_utf8_lossy(&response).trim().to_owned()
+    }
+
+    /// Like [`Self::ask`], from a proxy that forwards this certificate of its client, and has the same one itself.
+    pub fn ask_for(&self, trust: &Path, host: &str, request: [&str; 2], chain: &Path, key: &Path) -> String {
+        let pem = fs::read_to_string(chain).expect("a certificate chain");
+        let certificates: String = pem
+            .split_inclusive("-----END CERTIFICATE-----\n")
+            .filter_map(|block| block.find("-----BEGIN CERTIFICATE-----").map(|start| &block[start..]))
+            .collect();
+        let encoded = utf8_percent_encode(&certificates, NON_ALPHANUMERIC);
+        let header = format!("x-forwarded-client-cert: Chain=\"{encoded}\"");
+        let [chain, key] = [chain, key].map(|path| path.display().to_string());
+        self.ask(trust, host, request, &["--header", &header, "--cert", &chain, "--key", &key])
     }
 }
 
