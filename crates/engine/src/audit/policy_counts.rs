@@ -159,7 +159,7 @@ mod tests {
             counter.counts().iter().map(|(policy, count)| (policy.to_string(), *count)).collect::<Vec<_>>()
         };
         let exhausted = ("shop/grants".to_owned(), PolicyCount { audited: 0, exhausted: 1 });
-        assert_eq!(listed(decision.clone()), [exhausted.clone()]);
+        assert_eq!(listed(decision.clone()), std::slice::from_ref(&exhausted));
         assert_eq!(listed(Decision { exhausted: None, ..decision.clone() }), [exhausted]);
         // the policy of the operation only audits
         let audited = ("shop/operations".to_owned(), PolicyCount { audited: 1, exhausted: 0 });
