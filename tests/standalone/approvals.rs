@@ -233,7 +233,8 @@ fn only_named_approvers_with_a_fresh_login_decide() {
     .unwrap();
     for (by, reason) in [
         ("", "no credential"),
-        ("", "signature"),
+        ("", "the issuer has no key of the token's name"),
+        ("", "the token is for another audience"),
         ("user:corporate/peter", "the policy does not list the caller as an approver"),
         ("user:corporate/olga", "a fresh second factor is required"),
     ] {
