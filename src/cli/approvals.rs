@@ -6,6 +6,7 @@ use crate::cli::outcome::{CommandOutcome, CommandResult};
 use crate::cli::output::{OutputFormat, print_text, table};
 use durward_api::resources::Approval;
 use durward_approvals::ApprovalFolder;
+use durward_core::visible::visible;
 use durward_doors::approvals::{ApprovalVerdict, PATH};
 use durward_kubernetes::requests::redacted;
 use durward_manifests::files::read_text;
@@ -145,7 +146,7 @@ impl DecideApprovalCommand {
         match (status, body.get("error").and_then(Value::as_str)) {
             (200, _) => {
                 let [state, operation, principal, until] = ["state", "operation", "principal", "expiresAt"].map(text);
-                print_text(&format!("{state}: {operation} for {principal}, until {until}\n"))?;
+                print_text(&visible(&format!("{state}: {operation} for {principal}, until {until}\n")))?;
                 Ok(CommandOutcome::Success)
             }
             (401, Some("insufficient_user_authentication")) => Err(DecisionError::SecondFactor.into()),

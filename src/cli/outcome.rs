@@ -1,5 +1,6 @@
 //! What a command returns, and the exit code it becomes.
 
+use durward_core::visible::visible;
 use durward_runtime::Failure;
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ pub(super) fn exit_code(result: CommandResult) -> ExitCode {
         Ok(CommandOutcome::Success) => ExitCode::SUCCESS,
         Ok(CommandOutcome::Negative) => ExitCode::from(1),
         Err(failure) => {
-            eprintln!("error: {failure}");
+            eprintln!("error: {}", visible(&failure.to_string()));
             ExitCode::from(2)
         }
     }

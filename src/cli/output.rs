@@ -1,8 +1,9 @@
 //! How commands print results and log.
 
 use comfy_table::{Table, presets};
+use durward_core::visible::visible;
 use serde::Serialize;
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Stderr, Write};
 use thiserror::Error;
 use tracing_subscriber::filter::{LevelFilter, ParseError, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -35,8 +36,9 @@ impl OutputFormat {
     /// Prints `value`; `text` makes the text form of it.
     pub(crate) fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> Result<(), OutputError> {
         let printed = match self {
-            Self::Text => text(value),
-            Self::Json => serde_json::to_string_pretty(value)? + "\n",
+            Self::Text => visible(&text(value)).into_owned(),
+            // the escape is the one of JSON, so the value stays the same
+            Self::Json => visible(&serde_json::to_string_pretty(value)?).into_owned() + "\n",
             Self::Yaml => serde_saphyr::to_string(value)?,
         };
         print_text(&printed)
@@ -66,6 +68,23 @@ const NEVER_LOGGED: [&str; 2] = ["kube_client", "kube_runtime"];
 /// The log levels without `DURWARD_LOG`.
 const DEFAULT_LEVELS: &str = "warn,durward=info";
 
+/// Standard error for people: what can't be seen in a log line is escaped.
+struct VisibleStderr(Stderr);
+
+impl Write for VisibleStderr {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        match str::from_utf8(line) {
+            Ok(text) => self.0.write_all(visible(text).as_bytes())?,
+            Err(_) => self.0.write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Logs to standard error, at the levels of `DURWARD_LOG`.
 pub(crate) fn log_to_stderr() {
     let setting = std::env::var("DURWARD_LOG").unwrap_or_else(|_| DEFAULT_LEVELS.to_owned());
@@ -73,7 +92,7 @@ pub(crate) fn log_to_stderr() {
         eprintln!("DURWARD_LOG is not a list of levels such as `{DEFAULT_LEVELS}`: {error}; using that list");
         log_levels(DEFAULT_LEVELS).unwrap_or_default()
     });
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| VisibleStderr(std::io::stderr()));
     let lines = lines.with_ansi(std::io::stderr().is_terminal());
     // the filter is global, not of this layer: only then are disabled spans never created, and HTTP/2 enters one many
     // times per request

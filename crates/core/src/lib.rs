@@ -41,5 +41,6 @@ pub mod snapshot;
 pub mod subject;
 pub mod token;
 pub mod unknown_facts;
+pub mod visible;
 pub mod who_can;
 pub mod work;

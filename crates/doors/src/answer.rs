@@ -7,6 +7,7 @@ use durward_core::authentication::Challenge;
 use durward_core::decision::{Decision, Reason};
 use durward_core::principal::Identity;
 use durward_core::scope::Scope;
+use durward_core::visible::visible;
 use durward_engine::EngineAnswer;
 use http::{HeaderName, HeaderValue, StatusCode};
 use maud::{DOCTYPE, Markup, html};
@@ -199,7 +200,7 @@ pub(crate) fn refusal_message(answer: &EngineAnswer) -> String {
     let caller = answer
         .principal
         .as_ref()
-        .map_or_else(|| "an unauthenticated caller".to_owned(), |p| p.identity().id.to_string());
+        .map_or_else(|| "an unauthenticated caller".to_owned(), |p| visible(&p.identity().id.to_string()).into_owned());
     if decision.reason == Reason::NoPolicy {
         let service = answer.audience.as_deref().unwrap_or_default();
         return format!(

@@ -328,7 +328,7 @@ impl Engine {
         // an allow waits for its record if the log must not lose any
         let pending = if decision.passes() { Some(self.recorder.record_effect(&event)) } else { None };
         let unrecorded = match pending {
-            Some(pending) => !pending.allowed().await,
+            Some(pending) => !pending.allowed(self.recorder.metrics()).await,
             None => !self.record(&event),
         };
         if purpose == Purpose::Enforcement

@@ -58,10 +58,10 @@ pub(crate) struct PendingEffect {
 }
 
 impl PendingEffect {
-    /// Whether it may take effect.
-    pub(crate) async fn allowed(self) -> bool {
+    /// Whether it may take effect. Counts a record that is not written in time as lost.
+    pub(crate) async fn allowed(self, metrics: &Metrics) -> bool {
         match self.recorded {
-            Ok(record) => record.finished().await.is_ok(),
+            Ok(record) => record.finished().await.inspect_err(|_| metrics.audit_record_lost()).is_ok(),
             Err(RecordLost) => self.tolerates_loss,
         }
     }

@@ -116,7 +116,10 @@ fn grant_scopes(decision: &Decision, caller: &Identity, considered: &[ExplainedR
                 advice.push(format!("{} applies to this caller when its condition holds", considered.rule));
             }
             RuleOutcome::MembershipUnknown(_) => {
-                advice.push(format!("{} applies to this caller when its groups and attributes are known", considered.rule));
+                advice.push(format!(
+                    "{} applies to this caller when its groups and attributes are known",
+                    considered.rule
+                ));
             }
             RuleOutcome::ConditionFailed(_) => {
                 advice.push(format!("{} applies to this caller when its condition can be evaluated", considered.rule));

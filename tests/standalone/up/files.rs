@@ -8,7 +8,14 @@ use std::path::PathBuf;
 /// A process that decides by a directory: `durward up` or `durward gate`.
 enum Follower {
     Up(Box<UpProcess>),
-    Gate { fixture: GateFixture, process: GateProcess, caller: TlsCaller, _app: RecordingApp },
+    Gate(Box<GateFollower>),
+}
+
+struct GateFollower {
+    fixture: GateFixture,
+    process: GateProcess,
+    caller: TlsCaller,
+    _app: RecordingApp,
 }
 
 impl Follower {
@@ -19,21 +26,21 @@ impl Follower {
         let app = RecordingApp::start();
         let process = fixture.gate("shop/a", &app.upstream(), &[]);
         let caller = fixture.caller(None);
-        [Self::Up(Box::new(up)), Self::Gate { fixture, process, caller, _app: app }]
+        [Self::Up(Box::new(up)), Self::Gate(Box::new(GateFollower { fixture, process, caller, _app: app }))]
     }
 
     fn path(&self, name: &str) -> PathBuf {
         match self {
             Self::Up(up) => up.directory().join(name),
-            Self::Gate { fixture, .. } => fixture.path(name),
+            Self::Gate(gate) => gate.fixture.path(name),
         }
     }
 
     fn is_open(&self) -> bool {
         match self {
             Self::Up(up) => status(up, "a.shop.svc", "/open") == 200,
-            Self::Gate { process, caller, .. } => {
-                caller.request(process.address(), "GET", "/open", &[("Host", "a.shop.svc")]).status == 200
+            Self::Gate(gate) => {
+                gate.caller.request(gate.process.address(), "GET", "/open", &[("Host", "a.shop.svc")]).status == 200
             }
         }
     }
@@ -41,7 +48,7 @@ impl Follower {
     fn stderr(&self) -> String {
         match self {
             Self::Up(up) => up.stderr(),
-            Self::Gate { process, .. } => process.stderr(),
+            Self::Gate(gate) => gate.process.stderr(),
         }
     }
 
@@ -188,7 +195,7 @@ fn a_directory_at_rest_causes_no_work() {
     };
     let [up, gate] = Follower::both("manifests", prepare);
     let ids = match (&up, &gate) {
-        (Follower::Up(up), Follower::Gate { process, .. }) => [up.id(), process.id()],
+        (Follower::Up(up), Follower::Gate(gate)) => [up.id(), gate.process.id()],
         _ => unreachable!(),
     };
     for (id, tool) in ids.into_iter().zip(["up", "gate"]) {

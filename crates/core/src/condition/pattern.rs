@@ -21,7 +21,7 @@ const MAX_NESTING: u32 = 32;
 
 /// A pattern is refused. The text continues "the pattern of `matches`".
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum PatternError {
+pub(super) enum ConditionPatternError {
     #[error("is invalid: {0}")]
     Syntax(String),
     #[error("describes {0} characters, repetitions multiplied; {MAX_PATTERN_PARTS} are possible")]
@@ -42,20 +42,20 @@ impl Pattern {
     ///
     /// # Errors
     /// If it is invalid or too large.
-    pub(super) fn compile(pattern: &str) -> Result<Self, PatternError> {
+    pub(super) fn compile(pattern: &str) -> Result<Self, ConditionPatternError> {
         let hir = ParserBuilder::new().nest_limit(MAX_NESTING).build().parse(pattern).map_err(|error| {
             let message = error.to_string();
             // the message ends with the mistake, below the pattern and a mark
             let mistake = message.lines().last().unwrap_or_default();
-            PatternError::Syntax(mistake.trim_start_matches("error: ").to_owned())
+            ConditionPatternError::Syntax(mistake.trim_start_matches("error: ").to_owned())
         })?;
         let parts = parts(&hir);
         if parts > MAX_PATTERN_PARTS {
-            return Err(PatternError::Parts(parts));
+            return Err(ConditionPatternError::Parts(parts));
         }
         let mut builder = RegexBuilder::new(pattern);
         builder.size_limit(MAX_COMPILED).dfa_size_limit(MAX_TABLES).nest_limit(MAX_NESTING);
-        Ok(Self { regex: builder.build().map_err(|_| PatternError::Compiled)?, parts })
+        Ok(Self { regex: builder.build().map_err(|_| ConditionPatternError::Compiled)?, parts })
     }
 
     /// Whether it matches some part of a text.
@@ -135,12 +135,12 @@ mod tests {
     #[test]
     fn large_and_invalid_patterns_are_refused() {
         let error = |pattern: &str| Pattern::compile(pattern).expect_err(pattern);
-        assert_eq!(error("(a{50}){50}b{50}"), PatternError::Parts(2653));
-        assert!(matches!(error("((((a{1000}){1000}){1000}){1000}){1000}"), PatternError::Parts(_)));
-        assert!(matches!(error(&"(|a){500}".repeat(2)), PatternError::Parts(_)));
-        assert_eq!(error(r"(\w\W){200}"), PatternError::Compiled);
+        assert_eq!(error("(a{50}){50}b{50}"), ConditionPatternError::Parts(2653));
+        assert!(matches!(error("((((a{1000}){1000}){1000}){1000}){1000}"), ConditionPatternError::Parts(_)));
+        assert!(matches!(error(&"(|a){500}".repeat(2)), ConditionPatternError::Parts(_)));
+        assert_eq!(error(r"(\w\W){200}"), ConditionPatternError::Compiled);
         assert!(error("(").to_string().contains("is invalid: unclosed group"), "{}", error("("));
-        assert!(matches!(error(&"(".repeat(900)), PatternError::Syntax(_)));
+        assert!(matches!(error(&"(".repeat(900)), ConditionPatternError::Syntax(_)));
     }
 
     #[test]

@@ -223,7 +223,8 @@ fn changed_requests_to_the_kubernetes_api_are_compared() {
     assert!(governed.contains(&format!("Narrowed {everybody}: - → ops, DELETE pods")), "{governed:?}");
     assert!(governed.iter().all(|change| !change.starts_with("Gains")), "{governed:?}");
     // another operation takes over what it names more exactly
-    let taken = changes(vec![ops(&["* pods/*"])], vec![ops(&["* pods/*"]), governs("exec", &["CONNECT pods/exec"], &["x"])]);
+    let taken =
+        changes(vec![ops(&["* pods/*"])], vec![ops(&["* pods/*"]), governs("exec", &["CONNECT pods/exec"], &["x"])]);
     assert!(taken.contains(&"Loses kube:ada: ops → exec, CONNECT pods/exec".to_owned()), "{taken:?}");
     assert!(taken.iter().all(|change| change.contains("CONNECT pods/exec")), "{taken:?}");
 }

@@ -9,19 +9,19 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub(super) enum LogOutput {
     Stdout(io::Stdout),
-    File(LogFile),
+    File(ReopenableLog),
 }
 
 /// An open file, and its path.
 #[derive(Debug)]
-pub(super) struct LogFile {
+pub(super) struct ReopenableLog {
     path: PathBuf,
     file: File,
     /// Device and inode.
     identity: (u64, u64),
 }
 
-impl LogFile {
+impl ReopenableLog {
     /// Opens a file for appending, and creates it if necessary. Only its owner can read a new one.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
@@ -46,7 +46,7 @@ impl LogOutput {
     /// Opens the path again.
     pub fn reopen(&mut self) -> io::Result<()> {
         if let Self::File(log) = self {
-            *log = LogFile::open(&log.path)?;
+            *log = ReopenableLog::open(&log.path)?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The writer thread and its queue.
 
 use crate::audit::chain::{Chain, LogSigner, LogTail, read_tail};
-use crate::audit::output::{LogFile, LogOutput};
+use crate::audit::output::{LogOutput, ReopenableLog};
 use durward_runtime::random::{RandomnessUnavailable, random_bytes};
 use serde::Serialize;
 use std::io;
@@ -133,7 +133,7 @@ impl AuditWriter {
             AuditSink::Stdout => (LogOutput::Stdout(io::stdout()), LogTail::default()),
             AuditSink::File(path) => {
                 let failed = |source| AuditError::Io { path: path.display().to_string(), source };
-                let file = LogFile::open(path).map_err(failed)?;
+                let file = ReopenableLog::open(path).map_err(failed)?;
                 (LogOutput::File(file), read_tail(path).map_err(failed)?)
             }
         };
