@@ -217,7 +217,7 @@ fn the_token_listener_does_not_allow_administration() {
         let approval = json!({"audience": AUDIENCE, "operation": operation}).to_string();
         let headers = [("Host", "x"), ("Content-Type", "application/json"), ("Authorization", bearer.as_str())];
         let reply = request(up.listen["tokens"], "POST", "/approvals", &headers, &approval);
-        assert_eq!(reply.status, 403, "{reply:?}");
+        assert_eq!(reply.status, 401, "{reply:?}");
     }
     // no token can be exchanged
     let body = format!(

@@ -85,8 +85,16 @@ fn no_example_fails_open() {
         assert!(opens.iter().all(|opens| !text.contains(opens)), "{}", file.display());
         envoys += filters;
         if text.contains("auth_request /") {
-            let made = ["error_page", "proxy_next_upstream", "proxy_intercept_errors", "satisfy any"];
-            assert!(made.iter().all(|made| !text.contains(made)), "{}", file.display());
+            // a refusal may only become a refusal with another body
+            let refusals =
+                [("error_page 401 = @unauthenticated;", "return 401"), ("error_page 403 = @forbidden;", "return 403")];
+            let kept: usize = refusals
+                .iter()
+                .map(|(page, refusal)| text.matches(page).count().min(text.matches(refusal).count()))
+                .sum();
+            assert_eq!(text.matches("error_page").count(), kept, "{}", file.display());
+            let opens = ["proxy_next_upstream", "proxy_intercept_errors", "satisfy any"];
+            assert!(opens.iter().all(|opens| !text.contains(opens)), "{}", file.display());
             nginxes += 1;
         }
     }

@@ -125,8 +125,11 @@ fn identity_headers_of_callers_are_dropped() {
             "cookie",
             "host",
             "http2-settings",
+            "x-durward-assurance",
             "x-durward-decision",
             "x-durward-operation",
+            "x-durward-principal",
+            "x-durward-scopes",
             "x-forwarded-for",
             "x-forwarded-proto",
             "x-request-id"

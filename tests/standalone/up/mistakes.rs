@@ -149,16 +149,19 @@ fn the_snapshot_names_what_is_closed() {
     fs::write(
         admin.path(),
         "apiVersion: durward.dev/v1alpha1\nkind: AccessPolicy\nmetadata: {name: admin, namespace: durward-system}\nspec:\n  \
-         service: {audience: durward-admin}\n  operations: [{name: read-snapshot, public: true, http: [{methods: ['*'], paths: \
-         ['/*']}]}]\n",
+         service: {audience: durward-admin}\n  authentication: [{workload: {}}]\n  operations: [{name: read-snapshot, http: \
+         [{methods: [GET], paths: [/snapshot]}], scopes: [snapshot.read]}]\n  grants: [{name: g, to: [{authenticated: true}], \
+         scopes: [snapshot.read]}]\n",
     )
     .unwrap();
     let broken = denied("denials", "shop").replace("  denials:", "  denails:");
     let files = [("a.yaml", shop()), ("denials.yaml", broken), ("p.YAML", String::new())];
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
     let up = UpProcess::start(&files, &["--admin-policy", admin.path().to_str().unwrap()]);
+    let token = format!("Bearer {}", up.token("billing/billing", "durward-admin"));
     let snapshot = || -> Value {
-        serde_json::from_str(&request(up.listen["admin"], "GET", "/snapshot", &[("Host", "x")], "").body).unwrap()
+        let headers = [("Host", "x"), ("Authorization", &*token)];
+        serde_json::from_str(&request(up.listen["admin"], "GET", "/snapshot", &headers, "").body).unwrap()
     };
     let view = snapshot();
     assert_eq!(view["services"][0]["closedBy"], json!(["shop/denials"]), "{view}");

@@ -102,7 +102,7 @@ async fn check(doors: Doors, extensions: Extensions, request: CheckRequest) -> R
     let mut unambiguous = http.as_ref().is_some_and(|http| http.fragment.is_empty());
     let mut http = http.unwrap_or_default();
     // without `encode_raw_headers`, Envoy replaces bytes of the path and of headers before it asks
-    let as_text = http.header_map.is_none();
+    let as_text = http.header_map.as_ref().is_none_or(|map| map.headers.iter().any(|header| !header.value.is_empty()));
     let mut headers = take_headers(&mut http).unwrap_or_else(|InvalidHeaders| {
         unambiguous = false;
         HeaderMap::new()

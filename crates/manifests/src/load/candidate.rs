@@ -85,9 +85,10 @@ impl FileCandidate {
                 for error in errors {
                     self.file.problems.push(problem(location, error, text, Some(key.clone())));
                 }
-                // the name decides about the default audience, so an invalid one hides the service
-                let named = policy.spec.service.audience.is_some()
-                    || first.as_ref().is_none_or(|error| error.field != "metadata.name");
+                // the namespace and, without an audience, the name say which service it is
+                let invalid = |field: &str| first.as_ref().is_some_and(|error| error.field == field);
+                let named = !invalid("metadata.namespace")
+                    && (policy.spec.service.audience.is_some() || !invalid("metadata.name"));
                 self.broken.push(BrokenDocument {
                     location: location.clone(),
                     policy: Some(key),

@@ -49,6 +49,7 @@ impl DirectoryFollower {
         let mut applied = AppliedManifests {
             authentication: (self.directory.providers(), self.directory.secrets()),
             problems: self.directory.problems().into_iter().collect(),
+            notices: self.directory.notices().into_iter().collect(),
         };
         loop {
             let reading = tokio::select! {
@@ -87,14 +88,15 @@ impl DirectoryFollower {
     }
 }
 
-/// What the engine has applied, and which problems were printed.
+/// What the engine has applied, and which problems and notices were printed.
 struct AppliedManifests {
     authentication: (Vec<IdentityProvider>, Vec<Secret>),
     problems: BTreeSet<ManifestProblem>,
+    notices: BTreeSet<String>,
 }
 
 impl AppliedManifests {
-    /// Applies the directory to the engine, and prints new problems.
+    /// Applies the directory to the engine, and prints new problems and notices.
     fn update(&mut self, follower: &DirectoryFollower) {
         let DirectoryFollower { directory, context, .. } = follower;
         let authentication = (directory.providers(), directory.secrets());
@@ -111,6 +113,9 @@ impl AppliedManifests {
         }
         let problems: BTreeSet<ManifestProblem> = directory.problems().into_iter().collect();
         problems.difference(&self.problems).for_each(|problem| eprintln!("{problem}"));
+        let notices: BTreeSet<String> = directory.notices().into_iter().collect();
+        notices.difference(&self.notices).for_each(|notice| eprintln!("{notice}"));
+        self.notices = notices;
         if problems.is_empty() && !self.problems.is_empty() {
             eprintln!("all manifests are valid again");
         }
