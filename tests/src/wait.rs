@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The time limit of every wait. It is generous, since only a failing test reaches it.
-pub const TIMEOUT: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits until `check` returns a value.
 pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> Result<T, String> {

@@ -10,11 +10,13 @@
     reason = "a failed expectation fails the test"
 )]
 
+use cel::extractors::This;
 use cel::{Context, Program, Value as Cel};
 use durward_api::crd;
+use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// A refusal by a rule, with the place of the rule in the schema.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +68,11 @@ fn escaped(value: &Value) -> Value {
     }
 }
 
+/// The function of the API server. Durward's own conditions have another one, so the library is built without.
+fn matches(This(text): This<Arc<String>>, pattern: Arc<String>) -> bool {
+    Regex::new(&pattern).expect("a pattern").is_match(&text)
+}
+
 fn judge(schema: &Value, value: &Value, place: &str, path: &str, refusals: &mut Vec<Refusal>) {
     for rule in schema["x-kubernetes-validations"].as_array().into_iter().flatten() {
         let message = rule["message"].as_str().expect("message");
@@ -73,6 +80,7 @@ fn judge(schema: &Value, value: &Value, place: &str, path: &str, refusals: &mut 
         let program = Program::compile(rule).unwrap_or_else(|error| panic!("{place}: `{rule}`: {error}"));
         let mut context = Context::default();
         context.add_variable("self", escaped(value)).expect("a value");
+        context.add_function("matches", matches).expect("a function");
         match program.execute(&context) {
             Ok(Cel::Bool(true)) => {}
             Ok(Cel::Bool(false)) => {

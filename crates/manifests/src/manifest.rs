@@ -356,7 +356,9 @@ impl DocumentReader<'_> {
     fn check_namespace(&self, kind: &str, value: &Value) -> Result<(), Box<ManifestProblem>> {
         // the namespace of a Secret decides nothing here, and `durward mint` writes none
         let namespaced = matches!(kind, "AccessPolicy" | "Relationship");
-        if !namespaced || value.pointer("/metadata/namespace").is_some_and(|namespace| !namespace.is_null()) {
+        let stated = value.pointer("/metadata/namespace").is_some_and(|namespace| !namespace.is_null());
+        // without `metadata`, decoding explains more
+        if !namespaced || stated || value.get("metadata").is_none() {
             return Ok(());
         }
         let message = format!("the {kind} has no namespace; add `namespace` to its `metadata`");

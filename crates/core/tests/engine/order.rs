@@ -56,7 +56,11 @@ fn an_ambiguous_path_is_denied_before_the_operation() {
         ("GET /orders//42", "the path has an empty segment or ends with `/`"),
         ("GET /orders/", "the path has an empty segment or ends with `/`"),
         ("GET /healthz/../orders", "the path has a dot segment, or a segment that ends with a dot or a space"),
-        ("GET /Orders", "the path differs from a declared one only in upper and lower case"),
+        (
+            "GET /Orders",
+            "some frameworks take the path for a declared one: it differs only in case, spaces, characters that look alike, or a \
+             format such as `.json`",
+        ),
         ("get /orders", "the method is not a token in upper case"),
     ] {
         let expected = Decision { detail: Some(detail.to_owned()), ..unrouted(Reason::AmbiguousPath) };
