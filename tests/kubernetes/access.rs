@@ -473,7 +473,7 @@ fn e2e_a_certificate_administers_at_the_admin_listener_only() {
         let approvals = format!("{tokens}/approvals");
         assert_eq!(
             by(&auditor, &["--header", "Content-Type: application/json", "--data", expected, &approvals]).0,
-            "403"
+            "401"
         );
     }
     // a policy can't claim it
