@@ -9,13 +9,16 @@ mod policies;
 mod requests;
 mod tools;
 
-use proptest::test_runner::Config;
+use proptest::test_runner::{Config, RngSeed};
 
 /// How many worlds `cargo test` decides in each test.
 const WORLDS: u32 = 200;
 
+/// Without a number the worlds are the same in each run, so that a failure belongs to a change.
 fn config() -> Config {
-    let worlds = std::env::var("DURWARD_MODEL_WORLDS").ok();
-    let worlds = worlds.map_or(WORLDS, |text| text.parse().expect("DURWARD_MODEL_WORLDS is a number"));
-    Config { failure_persistence: None, max_shrink_iters: 20_000, ..Config::with_cases(worlds) }
+    let (worlds, rng_seed) = match std::env::var("DURWARD_MODEL_WORLDS") {
+        Ok(text) => (text.parse().expect("DURWARD_MODEL_WORLDS is a number"), RngSeed::Random),
+        Err(_) => (WORLDS, RngSeed::Fixed(0)),
+    };
+    Config { failure_persistence: None, max_shrink_iters: 20_000, rng_seed, ..Config::with_cases(worlds) }
 }

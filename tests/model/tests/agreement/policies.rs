@@ -123,7 +123,9 @@ fn any_operation() -> impl Strategy<Value = Value> {
     let age = proptest::option::of(select(vec!["1m", "10m"]));
     (kind, requests, some(&["r", "s", "t"], 0..3), age, any::<bool>()).prop_map(
         |(kind, (http, grpc, kubernetes), scopes, age, only_kubernetes)| {
-            let only_kubernetes = only_kubernetes && kubernetes.is_some() && kind != Kind::Public;
+            // a policy is refused if only service accounts could use an approval at the API server
+            let only_kubernetes =
+                only_kubernetes && kubernetes.is_some() && !matches!(kind, Kind::Public | Kind::Approved);
             let mut operation = json!({});
             put(&mut operation, "http", (!only_kubernetes).then_some(http));
             put(&mut operation, "grpc", grpc.map(|grpc| json!([grpc])));
@@ -390,6 +392,9 @@ fn without_conflicts(policies: &mut [AccessPolicy]) {
                 .into_iter()
                 .filter(|one| free(claims(&Operation { kubernetes: vec![one.clone()], ..empty() })))
                 .collect();
+            if http.is_empty() && grpc.is_empty() {
+                operation.approval = None;
+            }
             (operation.http, operation.grpc, operation.kubernetes) = (http, grpc, kubernetes);
         }
         let declares = |one: &Operation| !(one.http.is_empty() && one.grpc.is_empty() && one.kubernetes.is_empty());
