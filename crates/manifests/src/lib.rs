@@ -6,6 +6,7 @@ pub mod files;
 pub mod load;
 pub mod location;
 pub mod manifest;
+pub mod open;
 mod progress;
 mod tree;
 pub mod watch;

@@ -9,8 +9,9 @@ use durward_approvals::ApprovalSeal;
 use durward_core::principal::PrincipalId;
 use durward_engine::EngineContext;
 use durward_identity::TokenKeys;
-use durward_manifests::load::{ManifestDirectory, load};
-use durward_manifests::watch::{DirectoryFollower, DirectoryWatch};
+use durward_manifests::load::ManifestDirectory;
+use durward_manifests::open::open;
+use durward_manifests::watch::DirectoryFollower;
 use durward_runtime::Failure;
 use durward_runtime::readiness::Readiness;
 use durward_runtime::supervisor::Supervisor;
@@ -68,14 +69,7 @@ impl LocalGate {
         reload: watch::Receiver<u64>,
         supervisor: &mut Supervisor,
     ) -> Result<(), Failure> {
-        // the watch starts first, so that no change is missed
-        let watch = DirectoryWatch::start(&self.manifests);
-        let mut directory = load(&self.manifests, domain)?;
-        // reported after an error of the loader, which explains a missing directory better
-        let watch = watch?;
-        if self.strict {
-            directory.refuse_problems()?;
-        }
+        let (mut directory, watch) = open(&self.manifests, domain, self.strict)?;
         context.engine.set_step_up_page(self.step_up.as_ref().map(step_up_page));
         let (approval_changes, changed_approvals) = unbounded_channel();
         match self.certificate {

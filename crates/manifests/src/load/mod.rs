@@ -308,7 +308,7 @@ impl ManifestDirectory {
     ///
     /// # Errors
     /// When there are any.
-    pub fn refuse_problems(&self) -> Result<(), InvalidManifests> {
+    pub(crate) fn refuse_problems(&self) -> Result<(), InvalidManifests> {
         if self.problems().is_empty() {
             return Ok(());
         }

@@ -2,7 +2,8 @@
 
 use durward_api::compile::ClusterDomains;
 use durward_approvals::ApprovalSeal;
-use durward_manifests::load::{ManifestDirectory, load};
+use durward_manifests::load::ManifestDirectory;
+use durward_manifests::open::open;
 use durward_manifests::watch::DirectoryWatch;
 use durward_runtime::Failure;
 use durward_state::LocalApprovals;
@@ -20,14 +21,11 @@ impl WatchedManifests {
     pub fn load(
         manifests: &Path,
         domains: &ClusterDomains,
+        strict: bool,
         state: &Path,
         seal: &ApprovalSeal,
     ) -> Result<Self, Failure> {
-        // the watch starts first, so that no change is missed
-        let watch = DirectoryWatch::start(manifests);
-        let mut directory = load(manifests, domains)?;
-        // reported after an error of the loader, which explains a missing directory better
-        let watch = watch?;
+        let (mut directory, watch) = open(manifests, domains, strict)?;
         let (approvals, changes) = LocalApprovals::open(state, seal.clone())?;
         directory.catalog.apply(changes);
         Ok(Self { directory, watch, approvals })

@@ -44,11 +44,13 @@ pub async fn up(
     let admin_policy = AdminPolicy::read(settings.admin.policy.as_deref(), &settings.domains)?;
     let identity = StandaloneIdentity::open(&settings.state, &settings.domains.trust_domain)?;
     let audit = AuditWriter::open(&settings.audit, settings.on_loss, identity.audit_keys.log_signer())?;
-    let WatchedManifests { directory, watch, approvals } =
-        WatchedManifests::load(&settings.manifests, &settings.domains, &settings.state, &identity.seal)?;
-    if settings.strict {
-        directory.refuse_problems()?;
-    }
+    let WatchedManifests { directory, watch, approvals } = WatchedManifests::load(
+        &settings.manifests,
+        &settings.domains,
+        settings.strict,
+        &settings.state,
+        &identity.seal,
+    )?;
     let context = engine::build(&mut settings, &identity, audit)?;
     let authenticator = Arc::clone(&context.authenticator);
     let tls = identity.server_config(&authenticator)?;
