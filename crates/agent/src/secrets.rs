@@ -33,12 +33,14 @@ const SPIFFE_VALIDATOR: &str = "envoy.tls.cert_validator.spiffe";
 const SPIFFE_VALIDATOR_TYPE: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig";
 
-/// A root that has issued nothing, and whose key nobody has. Envoy accepts every certificate if it has no root, so the
-/// secret of a trust domain without roots has this one.
-static ROOT_OF_NOBODY: LazyLock<Option<String>> = LazyLock::new(|| {
+/// A root that has issued no certificate, and whose key is discarded. Envoy accepts every certificate if it has no root,
+/// so the secret of a trust domain without roots has this one.
+static UNUSED_ROOT: LazyLock<Option<String>> = LazyLock::new(|| {
     let serial = random_bytes().map(CertificateSerial::unbound).ok()?;
-    let authority = CertificateAuthority::create("nobody.invalid", Utc::now(), serial);
-    let authority = authority.inspect_err(|error| tracing::error!(%error, "can't make a root that trusts nobody"));
+    let authority = CertificateAuthority::create("unused.invalid", Utc::now(), serial);
+    let authority = authority.inspect_err(
+        |error| tracing::error!(%error, "can't create the unused root; trust domains without roots get no secret"),
+    );
     Some(authority.ok()?.certificate_pem())
 });
 
@@ -89,10 +91,10 @@ fn certificate(issued: &IssuedIdentity) -> Type {
     })
 }
 
-/// Trust in the roots of one trust domain; in nobody, if it has none.
+/// Trust in the roots of one trust domain; in the unused root, if it has none.
 fn roots(bundle: Option<&BundleContents>) -> Option<CertificateValidationContext> {
     let roots = match root_pems(bundle) {
-        roots if roots.is_empty() => ROOT_OF_NOBODY.clone()?,
+        roots if roots.is_empty() => UNUSED_ROOT.clone()?,
         roots => roots,
     };
     Some(CertificateValidationContext { trusted_ca: Some(inline(roots)), ..CertificateValidationContext::default() })
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn secrets_are_found_by_the_names_of_spire_and_by_spiffe_ids() {
-        let nobody = ROOT_OF_NOBODY.clone().expect("it can be made");
+        let unused = UNUSED_ROOT.clone().expect("it can be made");
         for (name, expected) in [
             ("default", Some(root(1))),
             ("spiffe://cluster.local/ns/a/sa/b", Some(root(1))),
@@ -204,8 +206,8 @@ mod tests {
             ("spiffe://cluster.local", Some(root(3))),
             ("spiffe://partner.example", Some(root(4) + &root(5))),
             // without roots Envoy would accept everybody
-            ("spiffe://jwt.example", Some(nobody.clone())),
-            ("spiffe://unknown.example", Some(nobody)),
+            ("spiffe://jwt.example", Some(unused.clone())),
+            ("spiffe://unknown.example", Some(unused)),
             ("spiffe://partner.example/x", None),
             ("spiffe://", None),
             ("other", None),
